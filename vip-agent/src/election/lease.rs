@@ -1,0 +1,238 @@
+//! The lease, and what it takes for a renewal to count.
+//!
+//! etcd's leader answers renewals by itself, from memory. A leader that was deposed and has not
+//! noticed goes on answering while its successor lets the lease expire. So a renewal counts only
+//! together with a *linearizable* read that was sent no earlier, shows our key on our lease, and
+//! was answered in a Raft term not above the renewal's: then no successor had been elected when
+//! the renewal was sent, and any later one grants every lease its full TTL anew.
+
+use std::time::Duration;
+
+use super::{event::RoundId, record::LeaseId, time::BootInstant};
+
+/// A lease that etcd granted us.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub id: LeaseId,
+    /// What etcd granted, not what was asked for.
+    pub ttl: Duration,
+    /// Until when our gates may be open.
+    pub deadline: BootInstant,
+    pub next_round_at: BootInstant,
+    rounds: Vec<Round>,
+}
+
+/// What a round of renewal and reading came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// An answer is still out, or the round is an old one.
+    Open,
+    /// It counts: the deadline is this.
+    Counts(BootInstant),
+    /// It was answered by a leader that is one no longer.
+    Stale { renewed_in: u64, read_in: u64 },
+    /// The read, at this revision, does not show our key on the lease; or etcd says that there is
+    /// no such lease, and the read does not agree.
+    Unseen { read_at: i64 },
+    /// etcd says that there is no such lease, and the read agrees.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Round {
+    id: RoundId,
+    /// Taken before the renewal was sent.
+    sent_at: BootInstant,
+    /// The newest revision known then: a linearizable read can't answer with an older one.
+    known_revision: i64,
+    renewal: Option<Renewal>,
+    reading: Option<Reading>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    ttl: Duration,
+    raft_term: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub raft_term: u64,
+    pub revision: i64,
+    pub member_key_is_ours: bool,
+}
+
+/// Rounds that may be out at once: one more is sent each sixth of the TTL, and none is of use
+/// after five of them.
+const MOST_ROUNDS: usize = 5;
+
+impl Lease {
+    pub fn new(id: LeaseId, ttl: Duration, deadline: BootInstant, now: BootInstant) -> Self {
+        Self {
+            id,
+            ttl,
+            deadline,
+            next_round_at: now,
+            rounds: Vec::new(),
+        }
+    }
+
+    /// The instant at which a gate must be shut that rests on a request sent at `sent_at`: a sixth
+    /// of the TTL before etcd can let the lease go, for clocks that run at different rates.
+    pub fn deadline_after(sent_at: BootInstant, ttl: Duration) -> BootInstant {
+        sent_at + (ttl - ttl / 6)
+    }
+
+    pub fn begin_round(&mut self, id: RoundId, now: BootInstant, known_revision: i64) {
+        if self.rounds.len() == MOST_ROUNDS {
+            self.rounds.remove(0);
+        }
+        self.rounds.push(Round {
+            id,
+            sent_at: now,
+            known_revision,
+            renewal: None,
+            reading: None,
+        });
+        self.next_round_at = now + self.ttl / 6;
+    }
+
+    /// The revision that was known when the round was sent, if it is one of ours.
+    pub fn known_revision(&self, id: RoundId) -> Option<i64> {
+        self.rounds
+            .iter()
+            .find(|round| round.id == id)
+            .map(|round| round.known_revision)
+    }
+
+    pub fn renewed(&mut self, id: RoundId, ttl: Duration, raft_term: u64) {
+        if let Some(round) = self.round(id) {
+            round.renewal = Some(Renewal { ttl, raft_term });
+        }
+    }
+
+    pub fn read(&mut self, id: RoundId, reading: Reading) {
+        if let Some(round) = self.round(id) {
+            round.reading = Some(reading);
+        }
+    }
+
+    /// Judges a round; one that is decided is dropped, with all older ones.
+    pub fn judge(&mut self, id: RoundId) -> Verdict {
+        let Some(&mut Round {
+            sent_at,
+            renewal: Some(renewal),
+            reading: Some(reading),
+            ..
+        }) = self.round(id)
+        else {
+            return Verdict::Open;
+        };
+        self.rounds.retain(|round| round.id > id);
+        match (renewal.ttl.is_zero(), reading.member_key_is_ours) {
+            (true, false) => Verdict::Gone,
+            (true, true) | (false, false) => Verdict::Unseen {
+                read_at: reading.revision,
+            },
+            (false, true) if reading.raft_term > renewal.raft_term => Verdict::Stale {
+                renewed_in: renewal.raft_term,
+                read_in: reading.raft_term,
+            },
+            (false, true) => {
+                self.ttl = renewal.ttl;
+                Verdict::Counts(Self::deadline_after(sent_at, renewal.ttl))
+            }
+        }
+    }
+
+    fn round(&mut self, id: RoundId) -> Option<&mut Round> {
+        self.rounds.iter_mut().find(|round| round.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(3);
+    const SENT: BootInstant = BootInstant::from_ns(10_000_000_000);
+    const ROUND: RoundId = RoundId(1);
+
+    fn judged(ttl: Duration, renewed_in: u64, read_in: u64, member_key_is_ours: bool) -> Verdict {
+        let mut lease = Lease::new(LeaseId(7), TTL, BootInstant::BOOT, SENT);
+        lease.begin_round(ROUND, SENT, 5);
+        lease.renewed(ROUND, ttl, renewed_in);
+        assert_eq!(
+            lease.judge(ROUND),
+            Verdict::Open,
+            "a renewal alone never counts"
+        );
+        lease.read(
+            ROUND,
+            Reading {
+                raft_term: read_in,
+                revision: 9,
+                member_key_is_ours,
+            },
+        );
+        lease.judge(ROUND)
+    }
+
+    #[test]
+    fn a_round_counts_from_when_it_was_sent_less_a_sixth() {
+        let deadline = BootInstant::from_ns(12_500_000_000);
+        assert_eq!(judged(TTL, 4, 4, true), Verdict::Counts(deadline));
+        assert_eq!(judged(TTL, 4, 3, true), Verdict::Counts(deadline));
+    }
+
+    #[test]
+    fn the_granted_ttl_counts_not_the_one_asked_for() {
+        let deadline = BootInstant::from_ns(15_000_000_000);
+        assert_eq!(judged(2 * TTL, 4, 4, true), Verdict::Counts(deadline));
+    }
+
+    #[test]
+    fn a_renewal_from_before_the_reads_term_is_stale() {
+        assert_eq!(
+            judged(TTL, 4, 5, true),
+            Verdict::Stale {
+                renewed_in: 4,
+                read_in: 5
+            }
+        );
+    }
+
+    #[test]
+    fn a_read_without_our_key_proves_nothing() {
+        assert_eq!(judged(TTL, 4, 4, false), Verdict::Unseen { read_at: 9 });
+    }
+
+    #[test]
+    fn the_lease_is_gone_only_if_renewal_and_read_agree() {
+        assert_eq!(
+            judged(Duration::ZERO, 4, 4, true),
+            Verdict::Unseen { read_at: 9 }
+        );
+        assert_eq!(judged(Duration::ZERO, 4, 4, false), Verdict::Gone);
+    }
+
+    #[test]
+    fn a_round_that_an_answer_of_a_newer_one_overtook_is_passed_over() {
+        let mut lease = Lease::new(LeaseId(7), TTL, BootInstant::BOOT, SENT);
+        lease.begin_round(RoundId(1), SENT, 5);
+        lease.begin_round(RoundId(2), SENT + TTL / 6, 5);
+        for id in [RoundId(2), RoundId(1)] {
+            lease.renewed(id, TTL, 4);
+            lease.read(
+                id,
+                Reading {
+                    raft_term: 4,
+                    revision: 9,
+                    member_key_is_ours: true,
+                },
+            );
+        }
+        assert!(matches!(lease.judge(RoundId(2)), Verdict::Counts(_)));
+        assert_eq!(lease.judge(RoundId(1)), Verdict::Open);
+    }
+}

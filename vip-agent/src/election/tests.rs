@@ -1,0 +1,652 @@
+//! Transitions, one sentence a test. A little rig stands in for the kernel and for netlink (they do
+//! at once what they are told); etcd's answers are given by hand.
+
+use super::*;
+
+const NODE: &str = "n1";
+const TTL: Duration = Duration::from_secs(3);
+const LEASE: LeaseId = LeaseId(0x77);
+const OTHERS: LeaseId = LeaseId(0x88);
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const OTHERS_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+const TERM: u64 = 4;
+
+fn vip() -> IpAddr {
+    IpAddr::from([10, 0, 0, 100])
+}
+
+fn at_ms(ms: u64) -> BootInstant {
+    BootInstant::from_ns(1_000_000_000_000 + ms * 1_000_000)
+}
+
+fn owned_by(node: &str, lease: LeaseId, mod_revision: i64) -> Keyed<OwnerRecord> {
+    let mac = if node == NODE { MAC } else { OTHERS_MAC };
+    let record = OwnerRecord {
+        node: node.to_owned(),
+        instance: format!("instance-of-{node}"),
+        mac,
+        ttl_ms: 3000,
+        since: String::new(),
+    };
+    Keyed {
+        lease,
+        mod_revision,
+        record,
+    }
+}
+
+fn member(node: &str, lease: LeaseId, mod_revision: i64) -> Keyed<MemberRecord> {
+    let record = MemberRecord {
+        node: node.to_owned(),
+        instance: format!("instance-of-{node}"),
+        host: String::new(),
+        macs: BTreeSet::from([if node == NODE { MAC } else { OTHERS_MAC }]),
+        ttl_ms: 3000,
+        vips: BTreeSet::from([vip()]),
+        version: String::new(),
+    };
+    Keyed {
+        lease,
+        mod_revision,
+        record,
+    }
+}
+
+/// The election with what answers it, and what it did since last asked.
+struct Rig {
+    election: Election,
+    now_ms: u64,
+    revision: i64,
+    did: Vec<Action>,
+}
+
+impl Rig {
+    fn start(inheritance: Inheritance) -> Self {
+        let settings = Settings {
+            node: NODE.to_owned(),
+            instance: format!("instance-of-{NODE}"),
+            host: String::new(),
+            version: String::new(),
+            ttl: TTL,
+            vips: BTreeSet::from([vip()]),
+        };
+        let election = Election::new(settings, inheritance);
+        let mut rig = Self {
+            election,
+            now_ms: 0,
+            revision: 10,
+            did: Vec::new(),
+        };
+        rig.tell(Event::Fitness(vip(), Some(MAC)));
+        rig
+    }
+
+    /// A member, with nobody owning the shared IP, which was found so.
+    fn joined() -> Self {
+        let mut rig = Self::start(Inheritance::default());
+        rig.tell(Event::Read(rig.snapshot(&[], &[])));
+        rig.tell(Event::Granted {
+            sent_at: at_ms(0),
+            lease: LEASE,
+            ttl: TTL,
+        });
+        rig.revision += 1;
+        rig.tell(Event::Joined(Outcome::Committed {
+            revision: rig.revision,
+        }));
+        rig.did.clear();
+        rig
+    }
+
+    /// The owner, by a claim of its own.
+    fn owner() -> Self {
+        let mut rig = Self::joined();
+        rig.pass_confirming(3000);
+        rig.answer_claim();
+        assert_eq!(rig.role(), Role::Owner);
+        rig.did.clear();
+        rig
+    }
+
+    fn snapshot(&self, members: &[Keyed<MemberRecord>], owners: &[Keyed<OwnerRecord>]) -> Snapshot {
+        Snapshot {
+            cluster_id: 1,
+            raft_term: TERM,
+            revision: self.revision,
+            members: members
+                .iter()
+                .map(|m| (m.record.node.clone(), m.clone()))
+                .collect(),
+            owners: owners.iter().map(|o| (vip(), o.clone())).collect(),
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let mut events = std::collections::VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.election.handle(at_ms(self.now_ms), event) {
+                match &action {
+                    Action::SetGate(ip, _) => events.push_back(Event::GateSet(*ip)),
+                    Action::AddAddress(ip) => events.push_back(Event::AddressAdded(*ip)),
+                    Action::RemoveAddress(ip) => events.push_back(Event::AddressRemoved(*ip)),
+                    _ => {}
+                }
+                self.did.push(action);
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.tell(Event::Tick);
+    }
+
+    /// Lets time pass, a round at a time, and confirms each round.
+    fn pass_confirming(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(250) {
+            self.pass(250);
+            if let Some(round) = self.take_round() {
+                self.answer(round, TTL, TERM, true);
+            }
+        }
+    }
+
+    fn take_round(&mut self) -> Option<RoundId> {
+        let at = self
+            .did
+            .iter()
+            .position(|action| matches!(action, Action::Renew { .. }))?;
+        match self.did.remove(at) {
+            Action::Renew { round, .. } => Some(round),
+            _ => None,
+        }
+    }
+
+    fn answer(&mut self, round: RoundId, ttl: Duration, read_in: u64, keys_are_there: bool) {
+        let mine = |key: &Keyed<OwnerRecord>| key.lease == LEASE;
+        let owner = match &self.election.vips[&vip()].key {
+            Key::Held(held) if mine(held) => Some(held.clone()),
+            _ => None,
+        };
+        let members = [member(NODE, LEASE, 11)];
+        let mut snapshot = if keys_are_there {
+            self.snapshot(&members, owner.as_slice())
+        } else {
+            self.snapshot(&[], &[])
+        };
+        snapshot.raft_term = read_in;
+        self.tell(Event::Renewed {
+            round,
+            ttl,
+            raft_term: TERM,
+        });
+        self.tell(Event::Confirmed { round, snapshot });
+    }
+
+    fn answer_claim(&mut self) {
+        assert!(self.claims() > 0, "no claim among {:?}", self.did);
+        self.revision += 1;
+        self.tell(Event::Claimed(
+            vip(),
+            Outcome::Committed {
+                revision: self.revision,
+            },
+        ));
+    }
+
+    fn watch(&mut self, change: Change) {
+        self.tell(Event::Watched(vec![change]));
+    }
+
+    fn claims(&self) -> usize {
+        self.did
+            .iter()
+            .filter(|action| matches!(action, Action::Claim { .. }))
+            .count()
+    }
+
+    fn role(&self) -> Role {
+        self.election
+            .role(vip(), at_ms(self.now_ms))
+            .expect("the rig's own VIP")
+            .0
+    }
+
+    fn deadline(&self) -> BootInstant {
+        self.election
+            .lease()
+            .map_or(BootInstant::BOOT, |(_, _, deadline)| deadline)
+    }
+
+    /// Where in what was done this is, as names.
+    fn steps(&self) -> Vec<&'static str> {
+        self.did
+            .iter()
+            .filter_map(|action| match action {
+                Action::SetGate(_, gate) if gate.is_open() => Some("open"),
+                Action::SetGate(..) => Some("close"),
+                Action::AddAddress(_) => Some("add address"),
+                Action::RemoveAddress(_) => Some("remove address"),
+                Action::Announce(_) => Some("announce"),
+                Action::Claim { .. } => Some("claim"),
+                Action::Reassert { .. } => Some("reassert"),
+                Action::Release { .. } => Some("release"),
+                Action::Leave { .. } => Some("leave"),
+                Action::SetLeaseDeadline(at) if *at == BootInstant::BOOT => Some("close all"),
+                Action::Exit(_) => Some("exit"),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn what_was_only_found_vacant_is_waited_out() {
+    let mut rig = Rig::joined();
+    rig.pass_confirming(2750);
+    assert_eq!(rig.claims(), 0);
+    rig.pass_confirming(250);
+    assert_eq!(rig.claims(), 1);
+}
+
+#[test]
+fn the_longest_ttl_in_use_is_waited_out_not_our_own() {
+    let mut rig = Rig::start(Inheritance::default());
+    let mut slow = member("n2", OTHERS, 5);
+    slow.record.ttl_ms = 9000;
+    rig.tell(Event::Read(rig.snapshot(&[slow], &[])));
+    rig.tell(Event::Granted {
+        sent_at: at_ms(0),
+        lease: LEASE,
+        ttl: TTL,
+    });
+    rig.tell(Event::Joined(Outcome::Committed { revision: 11 }));
+    rig.revision = 11;
+    rig.pass_confirming(8750);
+    assert_eq!(rig.claims(), 0);
+    rig.pass_confirming(250);
+    assert_eq!(rig.claims(), 1);
+}
+
+#[test]
+fn a_take_over_adds_the_address_then_opens_then_announces() {
+    let mut rig = Rig::joined();
+    rig.pass_confirming(3000);
+    rig.did
+        .retain(|action| matches!(action, Action::Claim { .. }));
+    rig.answer_claim();
+    assert_eq!(rig.steps(), ["claim", "add address", "open", "announce"]);
+}
+
+#[test]
+fn a_vacancy_that_was_watched_is_claimed_by_rank() {
+    let mut rig = Rig::joined();
+    rig.watch(Change::OwnerPut(vip(), owned_by("n2", OTHERS, 12)));
+    assert_eq!(rig.role(), Role::Follower);
+    rig.watch(Change::OwnerGone {
+        vip: vip(),
+        revision: 13,
+    });
+    assert_eq!(rig.claims(), 1, "the only member is first in line");
+}
+
+#[test]
+fn the_second_in_line_waits_one_step_and_looks_again() {
+    for winner_shows_up in [false, true] {
+        let mut rig = Rig::joined();
+        rig.watch(Change::MemberPut("n2".to_owned(), member("n2", OTHERS, 12)));
+        rig.watch(Change::OwnerPut(vip(), owned_by(NODE, LeaseId(1), 13)));
+        rig.watch(Change::OwnerGone {
+            vip: vip(),
+            revision: 14,
+        });
+        assert_eq!(rig.claims(), 0, "who had it last is last in line");
+        if winner_shows_up {
+            rig.watch(Change::OwnerPut(vip(), owned_by("n2", OTHERS, 15)));
+        }
+        rig.pass(30);
+        assert_eq!(rig.claims(), usize::from(!winner_shows_up));
+    }
+}
+
+#[test]
+fn a_key_that_bears_our_name_on_another_lease_is_not_ours() {
+    let mut rig = Rig::joined();
+    rig.watch(Change::OwnerPut(vip(), owned_by(NODE, OTHERS, 12)));
+    assert_eq!(rig.role(), Role::Follower);
+    assert!(!rig.steps().contains(&"open"));
+}
+
+#[test]
+fn a_give_up_shuts_the_gate_then_takes_the_address_then_the_key() {
+    let mut rig = Rig::owner();
+    rig.tell(Event::Stop(Stop::Release));
+    rig.tell(Event::Released(
+        vip(),
+        Outcome::Committed {
+            revision: rig.revision + 1,
+        },
+    ));
+    rig.tell(Event::Left);
+    let steps = rig.steps();
+    assert_eq!(
+        steps,
+        [
+            "close",
+            "remove address",
+            "release",
+            "leave",
+            "close all",
+            "exit"
+        ]
+    );
+}
+
+#[test]
+fn a_hold_touches_nothing() {
+    let mut rig = Rig::owner();
+    rig.tell(Event::Stop(Stop::Hold));
+    assert_eq!(rig.steps(), ["exit"]);
+    assert!(!rig.did.contains(&Action::Remember(None)));
+}
+
+#[test]
+fn a_stop_ends_although_etcd_never_answers() {
+    let mut rig = Rig::owner();
+    rig.tell(Event::Stop(Stop::Release));
+    assert!(!rig.steps().contains(&"exit"));
+    rig.pass(5000);
+    assert_eq!(
+        rig.steps(),
+        ["close", "remove address", "release", "close all", "exit"]
+    );
+}
+
+#[test]
+fn the_owner_shuts_its_gate_on_seeing_its_key_go_or_change() {
+    for change in [
+        Change::OwnerGone {
+            vip: vip(),
+            revision: 20,
+        },
+        Change::OwnerPut(vip(), owned_by("n2", OTHERS, 20)),
+    ] {
+        let mut rig = Rig::owner();
+        rig.watch(change);
+        assert_eq!(rig.steps()[..2], ["close", "remove address"]);
+    }
+}
+
+#[test]
+fn a_lost_lease_shuts_all_gates_first_and_a_new_one_is_asked_for_last() {
+    let mut rig = Rig::owner();
+    rig.pass(500);
+    let round = rig.take_round().expect("a round is due");
+    rig.answer(round, Duration::ZERO, TERM, false);
+    let steps = rig.steps();
+    assert!(
+        steps.contains(&"close all") && steps.contains(&"remove address"),
+        "{steps:?}"
+    );
+    let position = |wanted: fn(&Action) -> bool| rig.did.iter().position(wanted);
+    let removed = position(|action| matches!(action, Action::RemoveAddress(_)));
+    let asked = position(|action| matches!(action, Action::Grant { .. }));
+    assert!(asked.is_some() && removed < asked, "{:?}", rig.did);
+}
+
+#[test]
+fn renewals_of_a_deposed_leader_do_not_move_the_deadline() {
+    let mut rig = Rig::owner();
+    let before = rig.deadline();
+    rig.pass(500);
+    let round = rig.take_round().expect("a round is due");
+    rig.answer(round, TTL, TERM + 1, true);
+    assert_eq!(rig.deadline(), before);
+    assert!(rig.take_round().is_some(), "the next is sent at once");
+}
+
+#[test]
+fn the_deadline_counts_from_the_sending_not_from_the_answer() {
+    let mut rig = Rig::owner();
+    rig.pass(500);
+    let sent_at = at_ms(rig.now_ms);
+    let round = rig.take_round().expect("a round is due");
+    rig.pass(400);
+    rig.answer(round, TTL, TERM, true);
+    assert_eq!(rig.deadline(), sent_at + Duration::from_millis(2500));
+}
+
+#[test]
+fn past_its_deadline_an_owner_is_suspended_and_a_late_confirmation_announces_it_again() {
+    let mut rig = Rig::owner();
+    rig.pass(2500);
+    assert_eq!(rig.role(), Role::Suspended);
+    assert_eq!(
+        rig.steps(),
+        [""; 0],
+        "address and sockets stay while the lease may live"
+    );
+    let round = rig.take_round().expect("a round is due");
+    rig.answer(round, TTL, TERM, true);
+    assert_eq!(rig.role(), Role::Owner);
+    assert_eq!(rig.steps(), ["announce"]);
+}
+
+#[test]
+fn a_confirmation_without_our_owner_key_shuts_that_gate_before_the_deadline_moves() {
+    let mut rig = Rig::owner();
+    rig.pass(500);
+    let round = rig.take_round().expect("a round is due");
+    rig.revision += 1;
+    let snapshot = rig.snapshot(
+        &[member(NODE, LEASE, 11)],
+        &[owned_by("n2", OTHERS, rig.revision)],
+    );
+    rig.tell(Event::Renewed {
+        round,
+        ttl: TTL,
+        raft_term: TERM,
+    });
+    rig.tell(Event::Confirmed { round, snapshot });
+    let position = |wanted: fn(&Action) -> bool| rig.did.iter().position(wanted);
+    let shut = position(|action| matches!(action, Action::SetGate(_, Gate::Closed { .. })));
+    let moved = position(|action| matches!(action, Action::SetLeaseDeadline(_)));
+    assert!(shut.is_some() && shut < moved, "{:?}", rig.did);
+}
+
+#[test]
+fn an_unanswered_claim_is_looked_up_and_taken_for_ours_only_by_its_lease() {
+    let mut rig = Rig::joined();
+    rig.pass_confirming(3000);
+    rig.tell(Event::Claimed(
+        vip(),
+        Outcome::Unknown("no answer".to_owned()),
+    ));
+    assert!(rig.did.contains(&Action::Read));
+    rig.revision = 30;
+    let members = [member(NODE, LEASE, 11)];
+    rig.tell(Event::Read(
+        rig.snapshot(&members, &[owned_by(NODE, LEASE, 30)]),
+    ));
+    assert_eq!(rig.role(), Role::Owner);
+}
+
+#[test]
+fn a_restart_goes_on_with_lease_and_open_gate() {
+    let mut rig = Rig::start(Inheritance {
+        lease: Some(LEASE),
+        deadline: at_ms(2000),
+        open_gates: BTreeMap::from([(vip(), 9)]),
+    });
+    assert!(
+        rig.steps().is_empty(),
+        "an adopted gate is left alone until etcd was read"
+    );
+    rig.tell(Event::Read(rig.snapshot(
+        &[member(NODE, LEASE, 8)],
+        &[owned_by(NODE, LEASE, 9)],
+    )));
+    assert_eq!(rig.steps(), ["add address", "open", "announce"]);
+    assert_eq!(rig.role(), Role::Owner);
+    assert!(
+        !rig.did
+            .iter()
+            .any(|action| matches!(action, Action::Grant { .. }))
+    );
+}
+
+#[test]
+fn a_closed_gate_that_was_adopted_opens_only_on_a_new_revision() {
+    let mut rig = Rig::start(Inheritance {
+        lease: Some(LEASE),
+        deadline: at_ms(2000),
+        open_gates: BTreeMap::new(),
+    });
+    rig.tell(Event::Read(rig.snapshot(
+        &[member(NODE, LEASE, 8)],
+        &[owned_by(NODE, LEASE, 9)],
+    )));
+    assert_eq!(rig.steps(), ["close", "remove address", "reassert"]);
+    rig.tell(Event::Reasserted(
+        vip(),
+        Outcome::Committed { revision: 11 },
+    ));
+    assert_eq!(rig.steps()[3..], ["add address", "open", "announce"]);
+}
+
+#[test]
+fn a_restart_whose_lease_has_gone_takes_the_old_gate_down_before_it_asks_for_another() {
+    let mut rig = Rig::start(Inheritance {
+        lease: Some(LEASE),
+        deadline: at_ms(2000),
+        open_gates: BTreeMap::from([(vip(), 9)]),
+    });
+    rig.tell(Event::Read(rig.snapshot(&[], &[])));
+    assert_eq!(rig.steps()[..2], ["close", "remove address"]);
+    assert!(matches!(
+        rig.did.last(),
+        Some(Action::Grant { .. } | Action::Report(_))
+    ));
+    assert!(rig.did.contains(&Action::Grant { ttl: TTL }));
+}
+
+#[test]
+fn another_machine_of_our_name_is_refused_at_once() {
+    let mut rig = Rig::start(Inheritance::default());
+    let mut namesake = member(NODE, OTHERS, 5);
+    namesake.record.instance = "another".to_owned();
+    namesake.record.macs = BTreeSet::from([OTHERS_MAC]);
+    rig.tell(Event::Read(rig.snapshot(&[namesake.clone()], &[])));
+    rig.tell(Event::Granted {
+        sent_at: at_ms(0),
+        lease: LEASE,
+        ttl: TTL,
+    });
+    rig.tell(Event::Left);
+    assert!(rig.did.contains(&Action::Exit(Exit::NameTaken {
+        other: namesake.record
+    })));
+    assert!(
+        !rig.did
+            .iter()
+            .any(|action| matches!(action, Action::Join { .. }))
+    );
+}
+
+#[test]
+fn what_this_machine_left_behind_is_waited_for() {
+    let mut rig = Rig::start(Inheritance::default());
+    let mut past = member(NODE, OTHERS, 5);
+    past.record.instance = "before the reboot".to_owned();
+    rig.tell(Event::Read(rig.snapshot(&[past], &[])));
+    rig.tell(Event::Granted {
+        sent_at: at_ms(0),
+        lease: LEASE,
+        ttl: TTL,
+    });
+    assert!(
+        !rig.did
+            .iter()
+            .any(|action| matches!(action, Action::Join { .. }))
+    );
+    rig.watch(Change::MemberGone {
+        node: NODE.to_owned(),
+        revision: 11,
+    });
+    rig.pass(500);
+    assert!(rig.did.iter().any(|action| matches!(
+        action,
+        Action::Join {
+            replacing: None,
+            ..
+        }
+    )));
+}
+
+#[test]
+fn an_address_that_cannot_be_added_is_given_to_others() {
+    let mut rig = Rig::joined();
+    rig.pass_confirming(3000);
+    rig.did.clear();
+    rig.revision += 1;
+    // Straight to the election: the rig would answer that it was added.
+    let now = at_ms(rig.now_ms);
+    rig.election.handle(
+        now,
+        Event::Claimed(
+            vip(),
+            Outcome::Committed {
+                revision: rig.revision,
+            },
+        ),
+    );
+    rig.tell(Event::AddressFailed(vip(), "no such device".to_owned()));
+    assert_eq!(rig.steps(), ["close", "remove address", "release"]);
+}
+
+#[test]
+fn losing_the_watch_is_followed_by_a_full_read_and_a_new_watch() {
+    let mut rig = Rig::owner();
+    rig.tell(Event::WatchLost("compacted".to_owned()));
+    assert!(rig.did.contains(&Action::Read));
+    let members = [member(NODE, LEASE, 11)];
+    rig.tell(Event::Read(
+        rig.snapshot(&members, &[owned_by(NODE, LEASE, rig.revision)]),
+    ));
+    let from_revision = rig.revision + 1;
+    assert!(rig.did.contains(&Action::Watch {
+        from_revision,
+        silence: 2 * TTL
+    }));
+    assert_eq!(rig.role(), Role::Owner);
+    assert!(rig.steps().is_empty(), "nothing changes hands");
+}
+
+#[test]
+fn a_store_restored_from_a_backup_is_read_as_a_new_one() {
+    let mut rig = Rig::joined();
+    rig.watch(Change::OwnerPut(vip(), owned_by("n2", OTHERS, 50)));
+    rig.tell(Event::WatchLost("closed".to_owned()));
+    rig.revision = 20;
+    rig.tell(Event::Read(rig.snapshot(&[], &[])));
+    let reset = Report::HistoryReset {
+        known: 50,
+        read: 20,
+    };
+    assert!(rig.did.contains(&Action::Report(reset)));
+    assert_eq!(rig.role(), Role::Vacant);
+    assert_eq!(rig.claims(), 0, "found vacant: waited out");
+}
+
+#[test]
+fn it_asks_to_be_woken_only_for_what_lies_ahead() {
+    let mut rig = Rig::owner();
+    for _ in 0..20 {
+        let next = rig
+            .election
+            .next_timeout()
+            .expect("an owner always has something to do");
+        assert!(next > at_ms(rig.now_ms));
+        rig.pass(100);
+    }
+}

@@ -1,0 +1,379 @@
+//! One shared IP on this node: what etcd says of it, what the kernel has of it, and the step from
+//! the one to the other.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{
+    action::{Action, Gate, Role},
+    record::{Keyed, LeaseId, Mac, OwnerRecord},
+    time::BootInstant,
+};
+
+/// What etcd says of the owner key, as far as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    /// Not read yet, or in doubt since.
+    Unknown,
+    /// There is none.
+    Vacant {
+        /// Not to be claimed before this.
+        claim_at: BootInstant,
+    },
+    /// There is one.
+    Held(Keyed<OwnerRecord>),
+}
+
+/// What this node's kernel has.
+///
+/// ```text
+///              key is ours                 added                set
+///  Down ────────────────────────▶ Adding ─────────▶ Opening ─────────▶ Up
+///   ▲                               │                  │               │ key is not
+///   │ removed              set      ▼                  ▼               ▼ ours any more
+///  Removing ◀──────────────────── Closing ◀──────────────────────────────
+///                                   ▲
+///  Adopted ─────────────────────────┘   (or ─▶ Adding, where an open gate is still ours)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Local {
+    /// Whatever an earlier process left; this is the epoch of an open gate, if it left one.
+    Adopted { open_epoch: Option<i64> },
+    /// Gate closed, no address.
+    Down,
+    /// The address is being added.
+    Adding,
+    /// The gate is being opened.
+    Opening,
+    /// Address there, gate open (for as long as the lease deadline lies ahead).
+    Up,
+    /// The gate is being closed.
+    Closing,
+    /// The address is being removed, the gate is closed.
+    Removing,
+}
+
+/// A transaction on the owner key that was sent and not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pending {
+    Claim,
+    Reassert,
+    Release,
+}
+
+/// What a shared IP needs to know of the node around it.
+pub(super) struct Surroundings<'a> {
+    pub now: BootInstant,
+    /// Our lease, and until when it is confirmed.
+    pub lease: Option<(LeaseId, BootInstant)>,
+    /// What a fresh owner record says, but for the MAC.
+    pub record: &'a OwnerRecord,
+    /// Whether we may claim anything: a member, the watch up, not stopping.
+    pub may_claim: bool,
+    pub stopping: bool,
+    /// How long to keep away from a shared IP that could not be taken up here.
+    pub cool_down: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Vip {
+    pub ip: IpAddr,
+    pub key: Key,
+    /// The newest revision at which the key was seen.
+    pub revision: i64,
+    pub local: Local,
+    pub pending: Option<Pending>,
+    /// Our MAC on its interface, while that can serve.
+    pub fit: Option<Mac>,
+    /// The role that was last reported.
+    pub reported: Role,
+    /// A revision of our key for which a give-up was sent or a closed gate was found: a stray
+    /// delete may still come for it, so the gate stays shut until the key has a newer one.
+    given_up: Option<i64>,
+    /// Taking it up failed: leave it to others until then.
+    shunned_until: BootInstant,
+    /// What the kernel's gate was last set to.
+    gate: Option<Gate>,
+    suspended: bool,
+    /// Whether its gate was open since it was last down.
+    served: bool,
+}
+
+impl Vip {
+    pub fn new(ip: IpAddr, open_epoch: Option<i64>) -> Self {
+        Self {
+            ip,
+            key: Key::Unknown,
+            revision: 0,
+            local: Local::Adopted { open_epoch },
+            pending: None,
+            fit: None,
+            reported: Role::Unknown,
+            given_up: None,
+            shunned_until: BootInstant::BOOT,
+            gate: None,
+            suspended: false,
+            served: open_epoch.is_some(),
+        }
+    }
+
+    /// I own it if and only if its key is on my lease. A name proves nothing.
+    pub fn is_on(&self, lease: Option<LeaseId>) -> bool {
+        matches!(&self.key, Key::Held(held) if Some(held.lease) == lease)
+    }
+
+    pub fn epoch(&self) -> i64 {
+        match &self.key {
+            Key::Held(held) => held.mod_revision,
+            Key::Unknown | Key::Vacant { .. } => 0,
+        }
+    }
+
+    pub fn owner(&self) -> Option<&str> {
+        match &self.key {
+            Key::Held(held) => Some(&held.record.node),
+            Key::Unknown | Key::Vacant { .. } => None,
+        }
+    }
+
+    /// Whether nothing of it is left here and nothing under way.
+    pub fn is_quiet(&self) -> bool {
+        self.local == Local::Down && self.pending.is_none()
+    }
+
+    pub fn role(&self, now: BootInstant, lease: Option<(LeaseId, BootInstant)>) -> Role {
+        let mine = self.is_on(lease.map(|(id, _)| id));
+        match (self.local, &self.key) {
+            (Local::Adopted { .. }, _) => Role::Unknown,
+            (Local::Closing | Local::Removing, _) if self.served => Role::GivingUp,
+            (Local::Up, _) if mine && lease.is_some_and(|(_, deadline)| now < deadline) => {
+                Role::Owner
+            }
+            (Local::Up, _) if mine => Role::Suspended,
+            (Local::Up, _) => Role::GivingUp,
+            (_, Key::Unknown) => Role::Unknown,
+            (_, Key::Vacant { .. }) if self.pending == Some(Pending::Claim) => Role::Claiming,
+            (_, Key::Vacant { .. }) => Role::Vacant,
+            (_, Key::Held(_)) if !mine => Role::Follower,
+            (_, Key::Held(_)) if self.pending == Some(Pending::Release) => Role::GivingUp,
+            (_, Key::Held(_)) => Role::TakingOver,
+        }
+    }
+
+    /// When it has something to do by itself, if ever.
+    pub fn next_timeout(&self) -> BootInstant {
+        match self.key {
+            Key::Vacant { claim_at } => claim_at.max(self.shunned_until),
+            Key::Unknown | Key::Held(_) => self.shunned_until,
+        }
+    }
+
+    /// Takes the next steps from what is to what should be, each of which is a call of its own
+    /// once the step before is confirmed.
+    pub fn advance(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        let lease = around.lease.map(|(id, _)| id);
+        let mine = self.is_on(lease);
+        match self.local {
+            Local::Adopted { .. } if self.key == Key::Unknown && !around.stopping => {}
+            Local::Adopted { open_epoch } => {
+                if mine && open_epoch == Some(self.epoch()) && !around.stopping {
+                    self.start_adding(out);
+                } else {
+                    self.given_up = mine.then(|| self.epoch());
+                    self.start_closing(out);
+                }
+            }
+            Local::Down if mine => self.take_up_or_release(around, out),
+            Local::Down => self.claim_if_due(around, out),
+            Local::Up if !mine || around.stopping => self.start_closing(out),
+            Local::Up => {
+                self.watch_the_deadline(around, out);
+                self.set_gate(
+                    Gate::Open {
+                        epoch: self.epoch(),
+                    },
+                    out,
+                );
+            }
+            // The address is on its way and the gate may be open: an adopted one is.
+            Local::Adding if !self.is_wanted(around) => {
+                self.set_gate(
+                    Gate::Closed {
+                        epoch: self.epoch(),
+                        owner: None,
+                    },
+                    out,
+                );
+            }
+            Local::Adding | Local::Opening | Local::Closing | Local::Removing => {}
+        }
+        self.tell_the_gate(mine, around, out);
+    }
+
+    pub fn address_added(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        if self.local != Local::Adding {
+            return;
+        }
+        if self.is_wanted(around) {
+            self.local = Local::Opening;
+            self.served = true;
+            self.gate = None;
+            self.set_gate(
+                Gate::Open {
+                    epoch: self.epoch(),
+                },
+                out,
+            );
+        } else {
+            self.start_closing(out);
+        }
+    }
+
+    pub fn address_failed(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        if self.local == Local::Adding {
+            self.shunned_until = around.now + around.cool_down;
+            self.start_closing(out);
+        }
+    }
+
+    pub fn address_removed(&mut self) {
+        if self.local == Local::Removing {
+            self.local = Local::Down;
+            self.served = false;
+        }
+    }
+
+    pub fn gate_set(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        match self.local {
+            Local::Opening if self.is_wanted(around) => {
+                self.local = Local::Up;
+                self.suspended = false;
+                out.push(Action::Announce(self.ip));
+            }
+            Local::Opening => self.start_closing(out),
+            Local::Closing => {
+                self.local = Local::Removing;
+                out.push(Action::RemoveAddress(self.ip));
+            }
+            // A follower's gate, told who the owner is.
+            Local::Adopted { .. } | Local::Down | Local::Adding | Local::Up | Local::Removing => {}
+        }
+    }
+
+    fn is_wanted(&self, around: &Surroundings<'_>) -> bool {
+        self.is_on(around.lease.map(|(id, _)| id))
+            && !around.stopping
+            && self.given_up != Some(self.epoch())
+            && self.fit.is_some()
+            && around.now >= self.shunned_until
+    }
+
+    fn take_up_or_release(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        let (None, Some((lease, _))) = (self.pending, around.lease) else {
+            return;
+        };
+        if self.is_wanted(around) {
+            self.start_adding(out);
+            return;
+        }
+        let mod_revision = self.epoch();
+        let unable = self.fit.is_none() || around.now < self.shunned_until;
+        if around.stopping || unable {
+            self.given_up = Some(mod_revision);
+            self.pending = Some(Pending::Release);
+            out.push(Action::Release {
+                vip: self.ip,
+                mod_revision,
+            });
+        } else {
+            self.pending = Some(Pending::Reassert);
+            let record = self.record(around);
+            out.push(Action::Reassert {
+                vip: self.ip,
+                lease,
+                mod_revision,
+                record,
+            });
+        }
+    }
+
+    fn claim_if_due(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        let Key::Vacant { claim_at } = self.key else {
+            return;
+        };
+        let Some((lease, deadline)) = around.lease else {
+            return;
+        };
+        let due = around.now >= claim_at.max(self.shunned_until) && around.now < deadline;
+        if due && around.may_claim && self.fit.is_some() && self.pending.is_none() {
+            self.pending = Some(Pending::Claim);
+            let record = self.record(around);
+            out.push(Action::Claim {
+                vip: self.ip,
+                lease,
+                record,
+            });
+        }
+    }
+
+    fn record(&self, around: &Surroundings<'_>) -> OwnerRecord {
+        OwnerRecord {
+            mac: self.fit.unwrap_or_default(),
+            ..around.record.clone()
+        }
+    }
+
+    /// The kernel shuts the gate at the deadline by itself; what is left to do is to announce
+    /// again when a late confirmation has reopened it, for the neighbours may have forgotten us.
+    fn watch_the_deadline(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        let suspended = around
+            .lease
+            .is_none_or(|(_, deadline)| around.now >= deadline);
+        if self.suspended && !suspended {
+            out.push(Action::Announce(self.ip));
+        }
+        self.suspended = suspended;
+    }
+
+    fn start_adding(&mut self, out: &mut Vec<Action>) {
+        self.local = Local::Adding;
+        out.push(Action::AddAddress(self.ip));
+    }
+
+    fn start_closing(&mut self, out: &mut Vec<Action>) {
+        self.local = Local::Closing;
+        self.gate = None;
+        out.push(Action::Silence(self.ip));
+        self.set_gate(
+            Gate::Closed {
+                epoch: self.epoch(),
+                owner: None,
+            },
+            out,
+        );
+    }
+
+    /// A closed gate knows who the owner is, so that the kernel can tell its claims from others'.
+    fn tell_the_gate(&mut self, mine: bool, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        if self.local != Local::Down || mine || around.stopping {
+            return;
+        }
+        let owner = match &self.key {
+            Key::Held(held) => Some(held.record.mac),
+            Key::Unknown | Key::Vacant { .. } => None,
+        };
+        self.set_gate(
+            Gate::Closed {
+                epoch: self.epoch(),
+                owner,
+            },
+            out,
+        );
+    }
+
+    fn set_gate(&mut self, gate: Gate, out: &mut Vec<Action>) {
+        if self.gate != Some(gate) {
+            self.gate = Some(gate);
+            out.push(Action::SetGate(self.ip, gate));
+        }
+    }
+}

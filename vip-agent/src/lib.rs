@@ -1,0 +1,3 @@
+//! The agent: what it is made of. `main.rs` is only the door.
+
+pub mod election;
