@@ -1,0 +1,49 @@
+//! Telling the network who owns what, on a schedule per shared IP.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{Announcer, BootInstant, Interfaces, clock};
+use crate::net::Schedule;
+
+pub(super) struct Announcements {
+    announcer: Announcer,
+    schedules: BTreeMap<IpAddr, Schedule>,
+}
+
+impl Announcements {
+    pub fn new(announcer: Announcer) -> Self {
+        Self { announcer, schedules: BTreeMap::new() }
+    }
+
+    /// Announces now, and goes on.
+    pub fn begin(&mut self, vip: IpAddr, interfaces: &Interfaces) {
+        let now = clock::boot_now();
+        self.schedules.insert(vip, Schedule::starting(now));
+        self.send_due(now, interfaces);
+    }
+
+    pub fn end(&mut self, vip: IpAddr) {
+        self.schedules.remove(&vip);
+    }
+
+    pub fn next_due(&self) -> Option<BootInstant> {
+        self.schedules.values().map(Schedule::next_due).min()
+    }
+
+    pub fn send_due(&mut self, now: BootInstant, interfaces: &Interfaces) {
+        for (vip, schedule) in &mut self.schedules {
+            if schedule.next_due() > now {
+                continue;
+            }
+            schedule.sent(now);
+            let Some(link) = interfaces.of(*vip).and_then(|interface| interface.link.as_ref()) else {
+                continue;
+            };
+            if let Err(error) = self.announcer.send(link.ifindex, link.mac, *vip) {
+                // A shut gate lets no announcement out; the one to follow when it reopens is the
+                // election's to order.
+                tracing::debug!(%vip, interface = link.name, %error, "not announced");
+            }
+        }
+    }
+}

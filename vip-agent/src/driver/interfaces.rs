@@ -1,0 +1,231 @@
+//! The interfaces that carry shared IPs, as they come and go: attach, guard, judge.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use vip_common::abi;
+
+use crate::{
+    config::{self, InterfaceConfig},
+    dataplane::{Attachment, Dataplane, DataplaneError, DataplaneMode, GateSpec},
+    election::{Gate, Mac},
+    net::Link,
+};
+
+/// What keeps a configured interface from serving.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    #[error("interface {0}: there is none of that name yet")]
+    Missing(String),
+    #[error("interface {0}: it is down or has no carrier")]
+    Down(String),
+    #[error(transparent)]
+    Address(#[from] config::ConfigError),
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+}
+
+/// One configured interface.
+pub(super) struct Interface {
+    pub config: InterfaceConfig,
+    pub link: Option<Link>,
+    pub attachment: Option<Attachment>,
+    pub unfit: Option<Unfit>,
+}
+
+/// All of them, and the gates of their shared IPs.
+pub(super) struct Interfaces {
+    pub all: Vec<Interface>,
+    /// The other interfaces that are guarded.
+    pub guards: BTreeMap<u32, String>,
+    gates: BTreeMap<IpAddr, Gate>,
+}
+
+impl Interface {
+    /// Whether the kernel enforces its gates.
+    pub fn is_fenced(&self) -> bool {
+        self.config.dataplane != DataplaneMode::Kernel
+    }
+
+    /// Its MAC, if it can serve.
+    pub fn fit(&self) -> Option<Mac> {
+        match (&self.link, &self.unfit) {
+            (Some(link), None) => Some(Mac(link.mac)),
+            _ => None,
+        }
+    }
+
+    /// Finds its link among `links`. Returns the index that it had, if that is another one now.
+    fn find(&mut self, links: &[Link]) -> Option<u32> {
+        let found = links.iter().find(|link| link.name == self.config.name).cloned();
+        let ifindex = |link: &Option<Link>| link.as_ref().map(|link| link.ifindex);
+        let gone = ifindex(&self.link).filter(|&old| Some(old) != ifindex(&found));
+        if gone.is_some() {
+            self.attachment = None;
+        }
+        self.link = found;
+        gone
+    }
+
+    fn attach(&mut self, dataplane: Option<&mut Dataplane>) -> Result<(), Unfit> {
+        let name = &self.config.name;
+        let link = self.link.as_ref().ok_or_else(|| Unfit::Missing(name.clone()))?;
+        for vip in &self.config.vips {
+            config::check_against_subnet(*vip, &link.addresses)?;
+        }
+        if let (true, None, Some(dataplane)) = (self.is_fenced(), &self.attachment, dataplane) {
+            let attachment = dataplane.attach(name, link.ifindex, self.config.dataplane)?;
+            tracing::info!(
+                interface = name,
+                dataplane = %attachment.mode,
+                why_not_better = attachment.why_not_better,
+                "attached"
+            );
+            self.attachment = Some(attachment);
+        }
+        if !link.up {
+            return Err(Unfit::Down(name.clone()));
+        }
+        Ok(())
+    }
+}
+
+impl Interfaces {
+    pub fn new(configs: &[InterfaceConfig]) -> Self {
+        let all = configs
+            .iter()
+            .map(|config| {
+                let unfit = Some(Unfit::Missing(config.name.clone()));
+                Interface { config: config.clone(), link: None, attachment: None, unfit }
+            })
+            .collect();
+        Self { all, guards: BTreeMap::new(), gates: BTreeMap::new() }
+    }
+
+    pub fn of(&self, vip: IpAddr) -> Option<&Interface> {
+        self.all.iter().find(|interface| interface.config.vips.contains(&vip))
+    }
+
+    /// Every shared IP with our MAC on its interface, if that can serve.
+    pub fn fitness(&self) -> impl Iterator<Item = (IpAddr, Option<Mac>)> {
+        self.all
+            .iter()
+            .flat_map(|interface| interface.config.vips.iter().map(|vip| (*vip, interface.fit())))
+    }
+
+    /// Takes `links` for what there is: attaches to interfaces that have come, forgets those that
+    /// have gone, brings gates and guards in line.
+    pub fn refresh(
+        &mut self,
+        links: &[Link],
+        mut dataplane: Option<&mut Dataplane>,
+    ) -> Result<(), DataplaneError> {
+        for at in 0..self.all.len() {
+            let gone = self.all[at].find(links);
+            if let Some(dataplane) = dataplane.as_deref_mut() {
+                if let Some(gone) = gone {
+                    dataplane.forget_interface(gone);
+                }
+                // The gates stand before the program that asks for them.
+                self.put_gates_of(at, dataplane)?;
+            }
+            let interface = &mut self.all[at];
+            interface.unfit = interface.attach(dataplane.as_deref_mut()).err();
+        }
+        match dataplane {
+            Some(dataplane) => self.guard_others(links, dataplane),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores a shared IP's gate in the kernel.
+    pub fn set_gate(
+        &mut self,
+        vip: IpAddr,
+        gate: Gate,
+        dataplane: Option<&mut Dataplane>,
+    ) -> Result<(), DataplaneError> {
+        self.gates.insert(vip, gate);
+        let fenced = self.of(vip).filter(|interface| interface.is_fenced());
+        match (fenced, dataplane) {
+            (Some(interface), Some(dataplane)) => dataplane.put_gate(vip, spec(gate, interface)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a gate that stands in the kernel for what was last set.
+    pub fn adopt_gate(&mut self, vip: IpAddr, gate: &abi::Gate) {
+        let epoch = i64::try_from(gate.epoch).unwrap_or(0);
+        let gate = if gate.deadline_ns > 0 {
+            Gate::Open { epoch }
+        } else {
+            Gate::Closed { epoch, owner: None }
+        };
+        self.gates.insert(vip, gate);
+    }
+
+    fn put_gates_of(&mut self, at: usize, dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
+        let interface = &self.all[at];
+        if !interface.is_fenced() {
+            return Ok(());
+        }
+        for vip in &interface.config.vips {
+            let gate = self.gates.get(vip).copied();
+            let gate = gate.unwrap_or(Gate::Closed { epoch: 0, owner: None });
+            dataplane.put_gate(*vip, spec(gate, interface))?;
+        }
+        Ok(())
+    }
+
+    /// Linux answers ARP for an address on any interface: every other one that has an address of
+    /// its own is kept from speaking for the shared IPs. An interface that carries some is another
+    /// one to the rest.
+    fn guard_others(&mut self, links: &[Link], dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
+        let carriers: BTreeSet<u32> = self
+            .all
+            .iter()
+            .filter(|interface| interface.attachment.is_some())
+            .filter_map(|interface| interface.link.as_ref().map(|link| link.ifindex))
+            .collect();
+        let others = links.iter().filter(|link| {
+            let foreign = carriers.iter().any(|carrier| *carrier != link.ifindex);
+            foreign && !link.loopback && !link.addresses.is_empty()
+        });
+        let mut guards = BTreeMap::new();
+        for link in others {
+            match dataplane.guard(&link.name, link.ifindex) {
+                Ok(()) => {
+                    guards.insert(link.ifindex, link.name.clone());
+                }
+                // It may have gone while we looked; what remains is looked at again at the next change.
+                Err(error) => {
+                    tracing::warn!(interface = link.name, %error, "this interface could not be guarded");
+                }
+            }
+        }
+        for gone in self.guards.keys().filter(|old| !guards.contains_key(old)) {
+            if !carriers.contains(gone) {
+                dataplane.forget_interface(*gone);
+            }
+        }
+        if guards != self.guards {
+            let names: Vec<&String> = guards.values().collect();
+            tracing::info!(interfaces = ?names, "guarding");
+        }
+        self.guards = guards;
+        Ok(())
+    }
+}
+
+fn spec(gate: Gate, interface: &Interface) -> GateSpec {
+    let (ifindex, mac) =
+        interface.link.as_ref().map_or((0, [0; 6]), |link| (link.ifindex, link.mac));
+    let (deadline_ns, epoch, owner_mac) = match gate {
+        // No limit of its own: the lease's deadline is what shuts it.
+        Gate::Open { epoch } => (u64::MAX, epoch, mac),
+        Gate::Closed { epoch, owner } => (0, epoch, owner.unwrap_or_default().0),
+    };
+    GateSpec { deadline_ns, epoch: u64::try_from(epoch).unwrap_or(0), ifindex, mac, owner_mac }
+}

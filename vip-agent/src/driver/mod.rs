@@ -1,0 +1,278 @@
+//! The one loop: events into the election, its actions out to etcd, kernel and network.
+//!
+//! One turn of it:
+//! 1. wait for the first of: a signal, an answer from etcd or netlink, a change of the
+//!    interfaces, an event of the kernel program, a question for the status, a time that has come;
+//! 2. make an event of it, and hand that to the election;
+//! 3. do the actions in their order; what is done on the spot (kernel maps) answers at once,
+//!    the rest is sent off and answers in a later turn.
+//!
+//! All that may be dropped when another branch of the `select!` wins is cancel-safe: channels,
+//! signals, and streams that keep their place.
+
+mod addresses;
+mod announcements;
+mod interfaces;
+mod log;
+mod start;
+mod status;
+
+use std::{collections::VecDeque, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    clock,
+    config::{Config, OnStop},
+    dataplane::{self, Dataplane},
+    election::{Action, BootInstant, Election, Event, Exit, Stop},
+    net::{self, Announcer, LinkMonitor},
+    state::StateDir,
+    store::{Store, StoreEvent},
+};
+use addresses::Addresses;
+use announcements::Announcements;
+use interfaces::Interfaces;
+pub use start::run;
+use status::Since;
+
+/// How often interfaces are looked at although nothing was heard of them: a monitor may miss one.
+const LOOK_ANYWAY: Duration = Duration::from_secs(30);
+
+/// Everything the loop holds.
+struct Driver {
+    config: Config,
+    state: StateDir,
+    election: Election,
+    store: Store,
+    dataplane: Option<Dataplane>,
+    interfaces: Interfaces,
+    addresses: Addresses,
+    announcements: Announcements,
+    since: Since,
+}
+
+/// What the loop waits for.
+struct Inputs {
+    store: mpsc::UnboundedReceiver<StoreEvent>,
+    addresses: mpsc::UnboundedReceiver<Event>,
+    status: mpsc::Receiver<crate::status::Request>,
+    links: LinkMonitor,
+    release: Signals,
+    hold: Signal,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// One thing that came.
+enum Input {
+    Event(Event),
+    Refused(crate::store::StoreError),
+    LinksChanged,
+    Kernel(Result<vip_common::abi::Event, dataplane::DataplaneError>),
+    Status(crate::status::Request),
+    Time,
+}
+
+impl Inputs {
+    async fn next(&mut self, dataplane: Option<&mut Dataplane>, on_stop: OnStop, wake: Duration) -> Input {
+        let kernel = async {
+            match dataplane {
+                Some(dataplane) => dataplane.next_event().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.release.recv() => Input::Event(Event::Stop(match on_stop {
+                OnStop::Release => Stop::Release,
+                OnStop::Hold => Stop::Hold,
+            })),
+            _ = self.hold.recv() => Input::Event(Event::Stop(Stop::Hold)),
+            Some(event) = self.addresses.recv() => Input::Event(event),
+            Some(event) = self.store.recv() => match event {
+                StoreEvent::Election(event) => Input::Event(event),
+                StoreEvent::Refused(error) => Input::Refused(error),
+            },
+            () = tokio::time::sleep(wake) => Input::Time,
+            () = self.links.changed() => Input::LinksChanged,
+            Some(request) = self.status.recv() => Input::Status(request),
+            event = kernel => Input::Kernel(event),
+        }
+    }
+}
+
+impl Signals {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl Driver {
+    /// Runs until the election says that all is done.
+    async fn run(&mut self, inputs: &mut Inputs) -> anyhow::Result<Exit> {
+        loop {
+            let wake = self.next_wake().saturating_since(clock::boot_now());
+            let input = inputs.next(self.dataplane.as_mut(), self.config.on_stop, wake).await;
+            let exit = match input {
+                Input::Event(event) => self.feed(event)?,
+                Input::Refused(error) => {
+                    if !self.store.health().ever_answered {
+                        return Err(anyhow!(error).context("etcd refuses this agent"));
+                    }
+                    tracing::error!(%error, "etcd refuses this agent");
+                    None
+                }
+                Input::LinksChanged => self.look_at_interfaces().await?,
+                Input::Kernel(event) => {
+                    self.note_kernel_event(event);
+                    None
+                }
+                Input::Status(request) => {
+                    // Who asked may have left.
+                    let _ = request.send(self.status());
+                    None
+                }
+                Input::Time => self.on_time().await?,
+            };
+            if let Some(exit) = exit {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Hands the election an event, and those that follow from it at once.
+    fn feed(&mut self, event: Event) -> anyhow::Result<Option<Exit>> {
+        let mut events = VecDeque::from([event]);
+        let mut exit = None;
+        while let Some(event) = events.pop_front() {
+            if let Event::AddressRemoved(vip) = &event {
+                self.addresses.forget(*vip);
+            }
+            for action in self.election.handle(clock::boot_now(), event) {
+                if let Action::Exit(how) = action {
+                    exit = Some(how);
+                    continue;
+                }
+                events.extend(self.perform(action)?);
+            }
+        }
+        Ok(exit)
+    }
+
+    /// Does one action. What it answers on the spot is returned.
+    ///
+    /// An error here ends the agent: if the kernel's maps can't be written, no gate can be shut by
+    /// us, but without renewals all of them shut at the deadline that stands there.
+    fn perform(&mut self, action: Action) -> anyhow::Result<Option<Event>> {
+        tracing::trace!(?action, "performing");
+        let Some(action) = self.store.request(action) else {
+            return Ok(None);
+        };
+        match action {
+            Action::SetLeaseDeadline(at) => {
+                if let Some(dataplane) = &mut self.dataplane {
+                    dataplane.set_lease_deadline_ns(at.as_ns())?;
+                }
+                self.addresses.deadline_moved(at, &self.interfaces);
+            }
+            Action::SetGate(vip, gate) => {
+                self.interfaces.set_gate(vip, gate, self.dataplane.as_mut())?;
+                return Ok(Some(Event::GateSet(vip)));
+            }
+            Action::SetMembers(macs) => {
+                if let Some(dataplane) = &mut self.dataplane {
+                    let macs: Vec<[u8; 6]> = macs.iter().map(|mac| mac.0).collect();
+                    dataplane.set_members(&macs)?;
+                }
+            }
+            Action::AddAddress(vip) => self.addresses.add(vip, &self.interfaces),
+            Action::RemoveAddress(vip) => self.addresses.remove(vip, &self.interfaces),
+            Action::Announce(vip) => self.announcements.begin(vip, &self.interfaces),
+            Action::Silence(vip) => self.announcements.end(vip),
+            Action::Remember(lease) => {
+                // Without it the next start begins anew, which costs an outage and no more.
+                if let Err(error) = self.state.remember(lease) {
+                    tracing::warn!(%error, "the lease could not be kept for the next start");
+                }
+            }
+            Action::Report(report) => {
+                log::write(&report);
+                self.since.note(&report);
+            }
+            other => unreachable!("{other:?} is the store's or the loop's"),
+        }
+        Ok(None)
+    }
+
+    async fn on_time(&mut self) -> anyhow::Result<Option<Exit>> {
+        let now = clock::boot_now();
+        self.announcements.send_due(now, &self.interfaces);
+        self.addresses.renew_due(now, &self.interfaces);
+        if now >= self.since.look_again_at {
+            if let Some(exit) = self.look_at_interfaces().await? {
+                return Ok(Some(exit));
+            }
+        }
+        self.feed(Event::Tick)
+    }
+
+    async fn look_at_interfaces(&mut self) -> anyhow::Result<Option<Exit>> {
+        self.since.look_again_at = clock::boot_now() + LOOK_ANYWAY;
+        let before: Vec<_> = self.interfaces.fitness().collect();
+        let links = net::links().await.context("the interfaces could not be listed")?;
+        self.interfaces.refresh(&links, self.dataplane.as_mut())?;
+        let changed = self.interfaces.fitness().filter(|now| !before.contains(now));
+        for (vip, fit) in changed.collect::<Vec<_>>() {
+            self.note_fitness(vip);
+            if let Some(exit) = self.feed(Event::Fitness(vip, fit))? {
+                return Ok(Some(exit));
+            }
+        }
+        Ok(None)
+    }
+
+    fn note_fitness(&self, vip: std::net::IpAddr) {
+        match self.interfaces.of(vip).and_then(|interface| interface.unfit.as_ref()) {
+            Some(reason) => tracing::warn!(%vip, %reason, "cannot serve"),
+            None => tracing::info!(%vip, "can serve"),
+        }
+    }
+
+    fn note_kernel_event(&self, event: Result<vip_common::abi::Event, dataplane::DataplaneError>) {
+        match event {
+            Ok(event) => {
+                let vip = event.vip.ip();
+                let mac = crate::election::Mac(event.mac);
+                tracing::warn!(%vip, %mac, ifindex = event.ifindex, "another machine claims this shared IP");
+            }
+            Err(error) => tracing::warn!(%error, "an event of the kernel program could not be read"),
+        }
+    }
+
+    fn next_wake(&self) -> BootInstant {
+        let times = [
+            self.election.next_timeout(),
+            self.announcements.next_due(),
+            self.addresses.next_due(),
+            Some(self.since.look_again_at),
+        ];
+        times.into_iter().flatten().min().unwrap_or(self.since.look_again_at)
+    }
+}
+
+fn signals() -> std::io::Result<(Signals, Signal)> {
+    let terminate = signal(SignalKind::terminate())?;
+    let interrupt = signal(SignalKind::interrupt())?;
+    Ok((Signals { terminate, interrupt }, signal(SignalKind::user_defined1())?))
+}

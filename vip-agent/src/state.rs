@@ -1,0 +1,217 @@
+//! The state directory: who runs here, which instance it is, and which lease it has.
+//!
+//! `lock` is held for as long as the agent lives; `instance` and `lease` let the next start go on
+//! where this one ends.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::election::LeaseId;
+
+/// What keeps the state directory from being used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another agent runs there.
+    #[error(
+        "state-dir {}: another vip-agent{} is using it; stop that one first, or give this one \
+         another state-dir, bpf-dir and node name",
+        path.display(), pid.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+        /// Who, as far as it said.
+        pid: Option<String>,
+    },
+    /// Something in it can't be read or written.
+    #[error("state-dir: {}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The state directory of a running agent.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    instance: String,
+    _lock: Flock<File>,
+}
+
+impl StateDir {
+    /// Makes the directory where it lacks (mode 0700), and locks it.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let io = |at: &Path| {
+            let path = at.to_owned();
+            move |source| StateError::Io { path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(path))?;
+        let lock = lock(path)?;
+        let instance_file = path.join("instance");
+        let instance = match fs::read_to_string(&instance_file) {
+            Ok(text) if is_instance(text.trim()) => text.trim().to_owned(),
+            Ok(_) => new_instance(&instance_file).map_err(io(&instance_file))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                new_instance(&instance_file).map_err(io(&instance_file))?
+            }
+            Err(error) => return Err(io(&instance_file)(error)),
+        };
+        Ok(Self { path: path.to_owned(), instance, _lock: lock })
+    }
+
+    /// The id of this life of the node: 32 hex digits.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The lease that the last process had, if it left one.
+    pub fn lease(&self) -> Option<LeaseId> {
+        let text = fs::read_to_string(self.path.join("lease")).ok()?;
+        i64::from_str_radix(text.trim(), 16).ok().map(LeaseId)
+    }
+
+    /// Keeps the lease for the next start.
+    pub fn remember(&self, lease: Option<LeaseId>) -> io::Result<()> {
+        let file = self.path.join("lease");
+        match lease {
+            Some(lease) => replace(&file, &format!("{lease}\n")),
+            None => ignore_missing(fs::remove_file(&file)),
+        }
+    }
+
+    /// Where `vip-agent status` asks.
+    pub fn socket(&self) -> PathBuf {
+        socket_in(&self.path)
+    }
+
+    /// Takes away all that the agent put there: there is no next start to go on.
+    pub fn clear(self) -> io::Result<()> {
+        clear(&self.path)
+    }
+}
+
+/// The status socket of an agent with this state directory.
+pub fn socket_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("agent.sock")
+}
+
+/// Takes away what a dead agent left in its state directory.
+pub fn cleanup(path: &Path) -> Result<bool, StateError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let _lock = lock(path)?;
+    clear(path).map_err(|source| StateError::Io { path: path.to_owned(), source })?;
+    Ok(true)
+}
+
+fn clear(path: &Path) -> io::Result<()> {
+    for file in ["agent.sock", "lease", "instance", "lock"] {
+        ignore_missing(fs::remove_file(path.join(file)))?;
+    }
+    // Kept if it holds anything else, or belongs to systemd.
+    let _ = fs::remove_dir(path);
+    Ok(())
+}
+
+fn lock(dir: &Path) -> Result<Flock<File>, StateError> {
+    let path = dir.join("lock");
+    let io = |source| StateError::Io { path: path.clone(), source };
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(&path).map_err(io)?;
+        let mut holder = String::new();
+        file.read_to_string(&mut holder).map_err(io)?;
+        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+            let pid = Some(holder.trim().to_owned()).filter(|pid| !pid.is_empty());
+            StateError::Busy { path: dir.to_owned(), pid }
+        })?;
+        // Whoever held it may have removed the file between our opening and our locking it.
+        let ours = lock.metadata().map_err(io)?;
+        if !fs::metadata(&path).is_ok_and(|there| there.ino() == ours.ino()) {
+            continue;
+        }
+        lock.set_len(0).map_err(io)?;
+        writeln!(lock, "{}", std::process::id()).map_err(io)?;
+        return Ok(lock);
+    }
+}
+
+fn new_instance(file: &Path) -> io::Result<String> {
+    let mut random = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let instance: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    replace(file, &format!("{instance}\n"))?;
+    Ok(instance)
+}
+
+fn is_instance(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Written beside and renamed over, so that a crash leaves the old or the new, never half.
+fn replace(file: &Path, content: &str) -> io::Result<()> {
+    let beside = file.with_extension("new");
+    fs::write(&beside, content)?;
+    fs::rename(&beside, file)
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instance_and_lease_outlive_the_process() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let first = StateDir::open(dir.path()).expect("an empty directory can be used");
+        let instance = first.instance().to_owned();
+        first.remember(Some(LeaseId(0x1234))).expect("a lease can be kept");
+        drop(first);
+        let second = StateDir::open(dir.path()).expect("nobody else is there");
+        assert_eq!(second.instance(), instance);
+        assert_eq!(second.lease(), Some(LeaseId(0x1234)));
+    }
+
+    #[test]
+    fn a_second_agent_is_refused_and_told_by_whom() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let _first = StateDir::open(dir.path()).expect("an empty directory can be used");
+        let refused = StateDir::open(dir.path()).expect_err("it is taken").to_string();
+        assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
+    }
+
+    #[test]
+    fn nothing_is_left_after_a_release() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("state");
+        let state = StateDir::open(&path).expect("it is made where it lacks");
+        state.remember(Some(LeaseId(1))).expect("a lease can be kept");
+        state.clear().expect("its own files can be removed");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_damaged_instance_is_replaced() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::write(dir.path().join("instance"), "oops").expect("a file can be written");
+        let state = StateDir::open(dir.path()).expect("a damaged file is no reason to stop");
+        assert!(is_instance(state.instance()));
+    }
+}

@@ -1,0 +1,85 @@
+//! The document as a person reads it.
+
+use std::fmt::Write as _;
+
+use super::report::{GateState, Status, VipStatus};
+
+/// A few lines of text: the node, what it waits for, its interfaces, its shared IPs.
+pub fn render(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write(&mut text, status);
+    text
+}
+
+fn write(text: &mut String, status: &Status) -> std::fmt::Result {
+    let state = format!("{:?}", status.state).to_lowercase();
+    writeln!(text, "node       {} ({state}, pid {}, {})", status.node, status.pid, status.version)?;
+    for reason in &status.waiting_for {
+        writeln!(text, "waiting    for {reason}")?;
+    }
+    match &status.lease {
+        Some(lease) => writeln!(
+            text,
+            "lease      {}, {} ms of {} ms left before the gates shut",
+            lease.id, lease.remaining_ms, lease.ttl_ms
+        )?,
+        None => writeln!(text, "lease      none")?,
+    }
+    write!(text, "etcd       {} (revision {})", status.etcd.endpoint, status.etcd.revision)?;
+    match &status.etcd.last_error {
+        Some(error) => writeln!(text, ", last error: {error}")?,
+        None => writeln!(text)?,
+    }
+    let members: Vec<&str> = status.members.iter().map(|member| member.node.as_str()).collect();
+    writeln!(text, "members    {}", if members.is_empty() { "none".into() } else { members.join(", ") })?;
+    for interface in &status.interfaces {
+        write!(text, "interface  {}: {}", interface.interface, interface.dataplane)?;
+        if !interface.fenced && interface.dataplane == "kernel" {
+            write!(text, " (UNFENCED)")?;
+        }
+        if let Some(why) = &interface.why_not_better {
+            write!(text, " ({why})")?;
+        }
+        if !interface.guards.is_empty() {
+            write!(text, ", guarding {}", interface.guards.join(", "))?;
+        }
+        writeln!(text)?;
+    }
+    for vip in &status.vips {
+        write_vip(text, vip)?;
+    }
+    Ok(())
+}
+
+fn write_vip(text: &mut String, vip: &VipStatus) -> std::fmt::Result {
+    writeln!(text)?;
+    writeln!(text, "{} on {}: {} since {}", vip.ip, vip.interface, vip.role, vip.since)?;
+    let owner = vip.owner.as_deref().unwrap_or("nobody");
+    writeln!(text, "  owner    {owner} (epoch {})", vip.epoch)?;
+    match vip.gate.state {
+        GateState::Open => writeln!(text, "  gate     open for {} ms", vip.gate.remaining_ms)?,
+        GateState::Closed => writeln!(text, "  gate     closed")?,
+        GateState::Unfenced => writeln!(text, "  gate     none: UNFENCED")?,
+    }
+    writeln!(text, "  address  {}", if vip.address { "here" } else { "not here" })?;
+    let counters = &vip.counters;
+    let counts = [
+        ("answered", counters.answered),
+        ("delivered", counters.delivered),
+        ("sent", counters.sent),
+        ("stale", counters.stale),
+        ("fenced", counters.fenced),
+        ("guarded", counters.guarded),
+        ("conflicts", counters.conflicts),
+        ("claims dropped", counters.claims_dropped),
+        ("claims passed", counters.claims_passed),
+        ("looped", counters.looped),
+    ];
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    writeln!(text, "  frames   {}", if counts.is_empty() { "none".into() } else { counts.join(", ") })
+}

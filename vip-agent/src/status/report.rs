@@ -1,0 +1,175 @@
+//! The document itself.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::election::Mac;
+
+/// Everything about one agent at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// Which life of it.
+    pub instance: String,
+    /// The software's version.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// When it started, RFC 3339.
+    pub since: String,
+    /// How far it has come.
+    pub state: State,
+    /// What keeps it from serving, if anything.
+    pub waiting_for: Vec<String>,
+    /// Its lease.
+    pub lease: Option<LeaseStatus>,
+    /// The cluster behind it.
+    pub etcd: EtcdStatus,
+    /// Who is in.
+    pub members: Vec<MemberStatus>,
+    /// The interfaces that carry shared IPs.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The shared IPs.
+    pub vips: Vec<VipStatus>,
+}
+
+/// How far an agent has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not a member yet.
+    Waiting,
+    /// A member.
+    Joined,
+    /// On its way out.
+    Stopping,
+}
+
+/// The lease that all depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// As etcdctl prints it.
+    pub id: String,
+    /// What etcd granted.
+    pub ttl_ms: u64,
+    /// Until the deadline at which all gates shut.
+    pub remaining_ms: u64,
+}
+
+/// How etcd has been answering.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdStatus {
+    /// The endpoint that is asked first.
+    pub endpoint: String,
+    /// What last went wrong, since something last went right.
+    pub last_error: Option<String>,
+    /// As etcdctl prints it.
+    pub cluster_id: String,
+    /// The newest revision that was seen.
+    pub revision: i64,
+}
+
+/// A member of the cluster of agents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its name.
+    pub node: String,
+    /// Which life of it.
+    pub instance: String,
+    /// Its machine's hostname.
+    pub host: String,
+    /// Its MACs.
+    pub macs: Vec<Mac>,
+}
+
+/// An interface that carries shared IPs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub interface: String,
+    /// Its index, 0 while there is no such interface.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub mac: Option<Mac>,
+    /// What the configuration asks for.
+    pub requested: String,
+    /// What was attached: `native`, `generic`, `kernel`, or `none` yet.
+    pub dataplane: String,
+    /// Why nothing better was.
+    pub why_not_better: Option<String>,
+    /// Whether the kernel shuts the gate by itself.
+    pub fenced: bool,
+    /// Other interfaces that are kept from speaking for the shared IPs.
+    pub guards: Vec<String>,
+}
+
+/// A shared IP on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipStatus {
+    /// The address.
+    pub ip: IpAddr,
+    /// Its interface.
+    pub interface: String,
+    /// What it is here: `owner`, `follower`, …
+    pub role: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Who has it.
+    pub owner: Option<String>,
+    /// The owner key's revision.
+    pub epoch: i64,
+    /// The kernel's gate.
+    pub gate: GateStatus,
+    /// Whether the address is on the interface.
+    pub address: bool,
+    /// What its frames came to, since the counters were made.
+    pub counters: Counters,
+}
+
+/// A gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateStatus {
+    /// What it is.
+    pub state: GateState,
+    /// How long an open one stays so without a renewal.
+    pub remaining_ms: u64,
+}
+
+/// What a gate may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GateState {
+    /// Frames for the shared IP pass.
+    Open,
+    /// They are dropped.
+    Closed,
+    /// There is no gate: `dataplane: kernel`.
+    Unfenced,
+}
+
+/// Frames by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// ARP requests answered in XDP.
+    pub answered: u64,
+    /// Packets for the shared IP let through.
+    pub delivered: u64,
+    /// Frames for the shared IP dropped because the gate was closed.
+    pub stale: u64,
+    /// Our own frames come back, dropped.
+    pub looped: u64,
+    /// Claims of the shared IP by a MAC that no member has.
+    pub conflicts: u64,
+    /// Claims that were kept from the kernel.
+    pub claims_dropped: u64,
+    /// Claims that were let through: the owner's own.
+    pub claims_passed: u64,
+    /// Frames stopped on other interfaces.
+    pub guarded: u64,
+    /// Frames that speak for the shared IP, sent.
+    pub sent: u64,
+    /// Frames that would have spoken for it, dropped.
+    pub fenced: u64,
+}

@@ -1,0 +1,74 @@
+//! Where things lie in etcd.
+
+use std::net::IpAddr;
+
+/// The keys under a prefix.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    members: String,
+    owners: String,
+    all: String,
+}
+
+/// What a key is of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place<'a> {
+    Member(&'a str),
+    Owner(IpAddr),
+}
+
+impl Keys {
+    pub fn new(prefix: &str) -> Self {
+        Self {
+            members: format!("{prefix}/members/"),
+            owners: format!("{prefix}/owners/"),
+            all: format!("{prefix}/"),
+        }
+    }
+
+    /// What all keys begin with.
+    pub fn all(&self) -> &str {
+        &self.all
+    }
+
+    pub fn member(&self, node: &str) -> String {
+        format!("{}{node}", self.members)
+    }
+
+    pub fn owner(&self, vip: IpAddr) -> String {
+        format!("{}{vip}", self.owners)
+    }
+
+    /// What `key` is of; `None` for one that is none of ours.
+    pub fn place<'a>(&self, key: &'a [u8]) -> Option<Place<'a>> {
+        let key = std::str::from_utf8(key).ok()?;
+        if let Some(node) = key.strip_prefix(self.members.as_str()) {
+            return Some(Place::Member(node));
+        }
+        let ip = key.strip_prefix(self.owners.as_str())?;
+        ip.parse().ok().map(Place::Owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_again_for_what_it_is() {
+        let keys = Keys::new("/vip-agent");
+        let vip = IpAddr::from([10, 0, 0, 1]);
+        assert_eq!(keys.place(keys.member("cp-1").as_bytes()), Some(Place::Member("cp-1")));
+        assert_eq!(keys.place(keys.owner(vip).as_bytes()), Some(Place::Owner(vip)));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_nothing() {
+        let keys = Keys::new("/vip-agent");
+        let strangers = ["/vip-agent/owners/here", "/vip-agent2/members/a", "/vip-agent/x", ""];
+        for key in strangers {
+            assert_eq!(keys.place(key.as_bytes()), None, "{key}");
+        }
+        assert_eq!(keys.place(&[0xff, 0xfe]), None);
+    }
+}

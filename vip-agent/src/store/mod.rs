@@ -1,0 +1,161 @@
+//! etcd, as the election sees it: requests go off, their answers come back as events.
+//!
+//! No policy lives here but how to reach a member of the cluster: which endpoint to ask, how
+//! long, and when to ask another one as well.
+
+mod endpoints;
+mod error;
+mod keys;
+mod records;
+mod renew;
+mod requests;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
+
+use crate::{
+    config::EtcdConfig,
+    election::{Action, Event, LeaseId, Outcome},
+};
+pub use endpoints::Health;
+use endpoints::{Ask, Endpoints};
+pub use error::StoreError;
+use keys::Keys;
+use renew::RenewalStreams;
+
+/// What the store tells the driver.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// An answer for the election.
+    Election(Event),
+    /// etcd answered, and refused this agent for good: a wrong user, password or certificate.
+    Refused(StoreError),
+}
+
+/// A cluster of etcd members.
+pub struct Store {
+    shared: Arc<Shared>,
+    watch: Option<AbortHandle>,
+}
+
+/// What the tasks of requests share.
+struct Shared {
+    keys: Keys,
+    endpoints: Endpoints,
+    renewals: RenewalStreams,
+    events: UnboundedSender<StoreEvent>,
+    ttl: Duration,
+}
+
+impl Store {
+    /// The cluster of `config`; nothing is sent yet. `ttl`, the lease's, sets how long one request
+    /// may take. Answers go to `events`.
+    pub fn new(config: &EtcdConfig, ttl: Duration, events: UnboundedSender<StoreEvent>) -> Self {
+        let endpoints = Endpoints::new(config, ttl);
+        let renewals = RenewalStreams::new(config.endpoints.len());
+        let keys = Keys::new(&config.prefix);
+        Self { shared: Arc::new(Shared { keys, endpoints, renewals, events, ttl }), watch: None }
+    }
+
+    /// How etcd has been answering.
+    pub fn health(&self) -> Health {
+        self.shared.endpoints.health()
+    }
+
+    /// Sends off what `action` asks of etcd. Returns it if it is none of the store's.
+    pub fn request(&mut self, action: Action) -> Option<Action> {
+        let shared = Arc::clone(&self.shared);
+        match action {
+            Action::Read => spawn(async move { shared.read_all().await }),
+            Action::Watch { from_revision, silence } => self.watch(from_revision, silence),
+            Action::Grant { ttl } => spawn(async move { shared.grant(ttl).await }),
+            Action::Renew { round, lease, patience } => {
+                let reading = Arc::clone(&shared);
+                spawn(async move { shared.renew(round, lease, patience).await });
+                spawn(async move { reading.confirm(round, patience).await });
+            }
+            Action::Join { lease, record, replacing } => {
+                spawn(async move { shared.join(lease, record, replacing).await });
+            }
+            Action::Claim { vip, lease, record } => spawn(async move {
+                let outcome = shared.put_owner(vip, lease, record, 0).await;
+                shared.tell(Event::Claimed(vip, outcome));
+            }),
+            Action::Reassert { vip, lease, mod_revision, record } => spawn(async move {
+                let outcome = shared.put_owner(vip, lease, record, mod_revision).await;
+                shared.tell(Event::Reasserted(vip, outcome));
+            }),
+            Action::Release { vip, mod_revision } => spawn(async move {
+                let outcome = shared.delete_owner(vip, mod_revision).await;
+                shared.tell(Event::Released(vip, outcome));
+            }),
+            Action::Leave { lease } => spawn(async move { shared.leave(lease).await }),
+            other => return Some(other),
+        }
+        None
+    }
+
+    fn watch(&mut self, from_revision: i64, silence: Duration) {
+        if let Some(old) = self.watch.take() {
+            old.abort();
+        }
+        let shared = Arc::clone(&self.shared);
+        let task = tokio::spawn(async move { shared.watch(from_revision, silence).await });
+        self.watch = Some(task.abort_handle());
+    }
+}
+
+impl Shared {
+    fn tell(&self, event: Event) {
+        // Nobody listens any more only when the agent is on its way out.
+        let _ = self.events.send(StoreEvent::Election(event));
+    }
+
+    /// Passes on that etcd will have nothing to do with us; else gives the error back as text.
+    fn note(&self, error: StoreError) -> String {
+        let text = error.to_string();
+        if error.is_refusal() {
+            let _ = self.events.send(StoreEvent::Refused(error));
+        }
+        text
+    }
+
+    fn doubt<T>(&self, error: StoreError) -> Outcome<T> {
+        if error.says_lease_gone() { Outcome::LeaseGone } else { Outcome::Unknown(self.note(error)) }
+    }
+
+    async fn grant(&self, ttl: Duration) {
+        let sent_at = crate::clock::boot_now();
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        let granted = self
+            .endpoints
+            .ask(Ask::Once, self.ttl, async |_, mut client| {
+                client.lease_grant(seconds, None).await
+            })
+            .await;
+        self.tell(match granted {
+            Ok(granted) => {
+                let ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
+                Event::Granted { sent_at, lease: LeaseId(granted.id()), ttl }
+            }
+            Err(error) => Event::GrantFailed(self.note(error)),
+        });
+    }
+
+    async fn leave(&self, lease: LeaseId) {
+        let revoked = self
+            .endpoints
+            .ask(Ask::Once, self.ttl, async |_, mut client| client.lease_revoke(lease.0).await)
+            .await;
+        if let Err(error) = revoked {
+            tracing::warn!(%lease, %error, "the lease could not be revoked; it ends by itself");
+        }
+        self.tell(Event::Left);
+    }
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
