@@ -54,7 +54,11 @@ impl StateDir {
             let path = at.to_owned();
             move |source| StateError::Io { path, source }
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(path))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io(path))?;
         let lock = lock(path)?;
         let instance_file = path.join("instance");
         let instance = match fs::read_to_string(&instance_file) {
@@ -65,7 +69,11 @@ impl StateDir {
             }
             Err(error) => return Err(io(&instance_file)(error)),
         };
-        Ok(Self { path: path.to_owned(), instance, _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            instance,
+            _lock: lock,
+        })
     }
 
     /// The id of this life of the node: 32 hex digits.
@@ -110,7 +118,10 @@ pub fn cleanup(path: &Path) -> Result<bool, StateError> {
         return Ok(false);
     }
     let _lock = lock(path)?;
-    clear(path).map_err(|source| StateError::Io { path: path.to_owned(), source })?;
+    clear(path).map_err(|source| StateError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(true)
 }
 
@@ -125,16 +136,27 @@ fn clear(path: &Path) -> io::Result<()> {
 
 fn lock(dir: &Path) -> Result<Flock<File>, StateError> {
     let path = dir.join("lock");
-    let io = |source| StateError::Io { path: path.clone(), source };
+    let io = |source| StateError::Io {
+        path: path.clone(),
+        source,
+    };
     loop {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
         let mut file = options.open(&path).map_err(io)?;
         let mut holder = String::new();
         file.read_to_string(&mut holder).map_err(io)?;
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
             let pid = Some(holder.trim().to_owned()).filter(|pid| !pid.is_empty());
-            StateError::Busy { path: dir.to_owned(), pid }
+            StateError::Busy {
+                path: dir.to_owned(),
+                pid,
+            }
         })?;
         // Whoever held it may have removed the file between our opening and our locking it.
         let ours = lock.metadata().map_err(io)?;
@@ -182,7 +204,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let first = StateDir::open(dir.path()).expect("an empty directory can be used");
         let instance = first.instance().to_owned();
-        first.remember(Some(LeaseId(0x1234))).expect("a lease can be kept");
+        first
+            .remember(Some(LeaseId(0x1234)))
+            .expect("a lease can be kept");
         drop(first);
         let second = StateDir::open(dir.path()).expect("nobody else is there");
         assert_eq!(second.instance(), instance);
@@ -193,8 +217,13 @@ mod tests {
     fn a_second_agent_is_refused_and_told_by_whom() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let _first = StateDir::open(dir.path()).expect("an empty directory can be used");
-        let refused = StateDir::open(dir.path()).expect_err("it is taken").to_string();
-        assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
+        let refused = StateDir::open(dir.path())
+            .expect_err("it is taken")
+            .to_string();
+        assert!(
+            refused.contains(&format!("(pid {})", std::process::id())),
+            "{refused}"
+        );
     }
 
     #[test]
@@ -202,7 +231,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("state");
         let state = StateDir::open(&path).expect("it is made where it lacks");
-        state.remember(Some(LeaseId(1))).expect("a lease can be kept");
+        state
+            .remember(Some(LeaseId(1)))
+            .expect("a lease can be kept");
         state.clear().expect("its own files can be removed");
         assert!(!path.exists());
     }

@@ -1,1 +1,191 @@
-fn main(){}
+//! The kernel's half: the hooks.
+//!
+//! Each hook reads the frame, asks `vip_common::verdict` what becomes of it, counts, and says so to
+//! the kernel. What a frame means, and what to do with it, is decided there and not here.
+
+#![no_std]
+#![no_main]
+
+mod maps;
+mod packet;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use aya_log_ebpf::debug;
+use maps::{Maps, boot_now_ns, count, is_logging, tell};
+use packet::Frame;
+use vip_common::{
+    abi::{Counters, Event},
+    reply,
+    verdict::{self, Dropped, Passed, Verdict},
+};
+
+/// `PACKET_OTHERHOST` of `linux/if_packet.h`: the frame's MAC is some other machine's.
+const PACKET_OTHERHOST: u32 = 3;
+/// The low 12 bits of a VLAN tag are the VLAN.
+const VID_MASK: u32 = 0x0fff;
+
+/// Ingress of an interface that carries shared IPs.
+#[xdp(frags)]
+pub fn vip_xdp(context: XdpContext) -> u32 {
+    let around = Maps {
+        ifindex: context.ingress_ifindex() as u32,
+    };
+    let mut frame = Frame::of_xdp(&context);
+    let verdict = verdict::ingress(&frame, &around);
+    if is_logging() && verdict != Verdict::NotOurs {
+        debug!(
+            &context,
+            "ingress on {}: {}",
+            around.ifindex,
+            name_of(&verdict)
+        );
+    }
+    record(&verdict, &around);
+    match verdict {
+        Verdict::NotOurs | Verdict::Pass { .. } => xdp_action::XDP_PASS,
+        Verdict::Drop { .. } | Verdict::Conflict { .. } => xdp_action::XDP_DROP,
+        Verdict::Answer { layout, mac, .. } => match reply::answer_arp(&mut frame, layout, mac) {
+            Some(()) => xdp_action::XDP_TX,
+            None => xdp_action::XDP_DROP,
+        },
+    }
+}
+
+/// Egress of an interface that carries shared IPs, and of guarded ones.
+#[classifier]
+pub fn vip_egress(context: TcContext) -> i32 {
+    let Some(around) = untagged(&context) else {
+        return TC_ACT_UNSPEC;
+    };
+    let verdict = verdict::egress(&Frame::of_tc(&context), &around);
+    if is_logging() && verdict != Verdict::NotOurs {
+        debug!(
+            &context,
+            "egress on {}: {}",
+            around.ifindex,
+            name_of(&verdict)
+        );
+    }
+    record(&verdict, &around);
+    tc_action(&verdict)
+}
+
+/// Ingress of an interface that has an address of its own, for the shared IPs of others.
+#[classifier]
+pub fn vip_guard(context: TcContext) -> i32 {
+    let Some(around) = untagged(&context) else {
+        return TC_ACT_UNSPEC;
+    };
+    // SAFETY: the kernel hands a valid context to the program.
+    let for_us = unsafe { (*context.skb.skb).pkt_type } != PACKET_OTHERHOST;
+    let verdict = verdict::guard(&Frame::of_tc(&context), for_us, &around);
+    if is_logging() && verdict != Verdict::NotOurs {
+        debug!(
+            &context,
+            "guard on {}: {}",
+            around.ifindex,
+            name_of(&verdict)
+        );
+    }
+    record(&verdict, &around);
+    tc_action(&verdict)
+}
+
+/// Stores the boot clock's time in the first eight bytes of the frame: run once by the agent
+/// through `BPF_PROG_TEST_RUN`, to compare clocks; never attached.
+#[xdp]
+pub fn vip_clock(context: XdpContext) -> u32 {
+    use vip_common::reader::Writer as _;
+    match Frame::of_xdp(&context).write(0, boot_now_ns().to_ne_bytes()) {
+        Some(()) => xdp_action::XDP_PASS,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// The surroundings of a packet that is of no VLAN. The stack takes a tag off the frame and keeps
+/// it beside.
+#[inline(always)]
+fn untagged(context: &TcContext) -> Option<Maps> {
+    let skb = context.skb.skb;
+    // SAFETY: the kernel hands a valid context to the program.
+    let (present, tag, ifindex) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).ifindex) };
+    (present == 0 || tag & VID_MASK == 0).then_some(Maps { ifindex })
+}
+
+#[inline(always)]
+fn tc_action(verdict: &Verdict) -> i32 {
+    match verdict {
+        // Whatever else is attached has its say: TCX calls this `TCX_NEXT`.
+        Verdict::NotOurs | Verdict::Pass { .. } => TC_ACT_UNSPEC,
+        // TC hooks have no way to answer; neither verdict of theirs asks for it.
+        Verdict::Answer { .. } | Verdict::Drop { .. } | Verdict::Conflict { .. } => {
+            TC_ACT_SHOT as i32
+        }
+    }
+}
+
+/// Counts, and tells user space of conflicts.
+#[inline(always)]
+fn record(verdict: &Verdict, around: &Maps) {
+    match *verdict {
+        Verdict::NotOurs => {}
+        Verdict::Answer { slot, .. } => count(slot, |row| &mut row.answered),
+        Verdict::Pass { slot, reason } => count(slot, |row: &mut Counters| match reason {
+            Passed::Delivered => &mut row.delivered,
+            Passed::Claim => &mut row.claims_passed,
+            Passed::Sent => &mut row.sent,
+        }),
+        Verdict::Drop { slot, reason } => count(slot, |row: &mut Counters| match reason {
+            Dropped::Stale => &mut row.stale,
+            Dropped::Looped => &mut row.looped,
+            Dropped::Claim => &mut row.claims_dropped,
+            Dropped::Guarded => &mut row.guarded,
+            Dropped::Fenced => &mut row.fenced,
+        }),
+        Verdict::Conflict {
+            slot,
+            vip,
+            claimant,
+            operation,
+        } => {
+            count(slot, |row| &mut row.conflicts);
+            tell(
+                slot,
+                &Event {
+                    at_ns: boot_now_ns(),
+                    vip,
+                    ifindex: around.ifindex,
+                    op: operation,
+                    mac: claimant,
+                    reserved: [0; 4],
+                },
+            );
+        }
+    }
+}
+
+/// For the debugging log.
+#[inline(always)]
+fn name_of(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::NotOurs => "not ours",
+        Verdict::Answer { .. } => "answered",
+        Verdict::Pass { .. } => "passed",
+        Verdict::Drop { .. } => "dropped",
+        Verdict::Conflict { .. } => "conflict",
+    }
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -182,7 +182,7 @@ impl Driver {
         match action {
             Action::SetLeaseDeadline(at) => {
                 if let Some(dataplane) = &mut self.dataplane {
-                    dataplane.set_lease_deadline_ns(at.as_ns())?;
+                    dataplane.set_lease_deadline_ns(at.as_ns());
                 }
                 self.addresses.deadline_moved(at, &self.interfaces);
             }

@@ -118,7 +118,7 @@ async fn inherit(
     let Some(dataplane) = dataplane else {
         return Ok(inheritance);
     };
-    inheritance.deadline = BootInstant::from_ns(dataplane.lease_deadline_ns()?);
+    inheritance.deadline = BootInstant::from_ns(dataplane.lease_deadline_ns());
     for (vip, gate) in dataplane.gates()? {
         if config.interfaces.iter().any(|one| one.vips.contains(&vip)) {
             interfaces.adopt_gate(vip, &gate);

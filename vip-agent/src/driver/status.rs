@@ -144,7 +144,7 @@ impl Driver {
         };
         let gates = dataplane.gates().unwrap_or_default();
         let own = gates.iter().find(|(vip, _)| *vip == ip).map_or(0, |(_, gate)| gate.deadline_ns);
-        let deadline = own.min(dataplane.lease_deadline_ns().unwrap_or(0));
+        let deadline = own.min(dataplane.lease_deadline_ns());
         let remaining = Duration::from_nanos(deadline.saturating_sub(now.as_ns()));
         if remaining.is_zero() {
             return closed;

@@ -1,0 +1,127 @@
+//! What can go wrong with the kernel's half, and what a user should do about it.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use aya::{maps::MapError, programs::ProgramError};
+
+/// Why the kernel's half can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// The object was not there at build time.
+    #[error(
+        "this vip-agent was built without its eBPF program; run `cargo xtask build-ebpf` and build \
+         it again, or set `dataplane: kernel` on every interface to go without a gate"
+    )]
+    NotBuilt,
+    /// Pins can only lie on a bpffs.
+    #[error(
+        "bpf-dir {}: this is not on a BPF file system; choose a directory below /sys/fs/bpf, and if \
+         that is not one: mount -t bpf bpf /sys/fs/bpf", path.display()
+    )]
+    NotBpffs {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The maps are another version's.
+    #[error(
+        "bpf-dir {}: its maps are of another version ({found}) than this vip-agent's (v{ours}); stop \
+         the other agent with SIGTERM, or take them away with `vip-agent cleanup`", path.display()
+    )]
+    OtherAbi {
+        /// The directory.
+        path: PathBuf,
+        /// What stands there.
+        found: String,
+        /// What we have.
+        ours: u32,
+    },
+    /// The kernel does not let us.
+    #[error(
+        "the kernel refuses to {what}: {source}; run as root, or with CAP_BPF, CAP_NET_ADMIN and \
+         CAP_NET_RAW"
+    )]
+    Permission {
+        /// What we wanted.
+        what: String,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// The programs can't be loaded.
+    #[error("the eBPF programs could not be loaded: {0}")]
+    Load(String),
+    /// The clocks differ.
+    #[error(
+        "the kernel's boot clock and this process's differ by {0:?}: the agent is in a time \
+         namespace; run it outside of it"
+    )]
+    Clock(Duration),
+    /// Another program is on the hook.
+    #[error(
+        "interface {interface}: another XDP program is attached to it (`ip -d link show {interface}` \
+         names it); it stays where it is; take it off, or set `dataplane: kernel` to go without a gate"
+    )]
+    Taken {
+        /// The interface.
+        interface: String,
+    },
+    /// The interface's driver or settings rule it out.
+    #[error("interface {interface}: {mode} XDP cannot be attached: {why}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// What was tried.
+        mode: String,
+        /// Why not.
+        why: String,
+    },
+    /// The kernel is too old.
+    #[error(
+        "interface {interface}: the TC program cannot be attached: {source}; it needs Linux 6.6 or \
+         newer (TCX)"
+    )]
+    Tcx {
+        /// The interface.
+        interface: String,
+        /// The kernel's answer.
+        source: ProgramError,
+    },
+    /// A map can't be read or written.
+    #[error("map {name}: {source}")]
+    Map {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// The object lacks a map.
+    #[error("the eBPF object has no map {name}; build it again with `cargo xtask build-ebpf`")]
+    MapMissing {
+        /// Which.
+        name: &'static str,
+    },
+    /// More than the maps hold.
+    #[error(
+        "there are more shared IPs than the maps hold ({})",
+        vip_common::abi::MAX_VIPS
+    )]
+    TooManyVips,
+    /// A file or directory of the bpffs.
+    #[error("bpf-dir: {}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DataplaneError {
+    pub(super) fn map(name: &'static str, source: MapError) -> Self {
+        Self::Map { name, source }
+    }
+
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,193 @@
+//! What is pinned, and where.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{HashMap, Map, MapData};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use vip_common::abi::{ABI_VERSION, Gate, VipKey, names};
+
+use super::error::DataplaneError;
+
+/// What a dead agent left.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// The shared IPs whose gates were there, and the interfaces that carried them.
+    pub vips: Vec<(IpAddr, u32)>,
+    /// Whether anything was there at all.
+    pub any: bool,
+}
+
+/// Takes away all that is pinned under `bpf_dir`.
+pub fn cleanup(bpf_dir: &Path) -> Result<Leftovers, DataplaneError> {
+    if !bpf_dir.exists() {
+        return Ok(Leftovers::default());
+    }
+    require_bpffs(bpf_dir, bpf_dir)?;
+    let pins = Pins {
+        root: bpf_dir.to_owned(),
+    };
+    let vips = pins.gates().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the gates could not be read; their addresses are not looked for");
+        Vec::new()
+    });
+    pins.remove_links()?;
+    pins.remove_rest()?;
+    Ok(Leftovers { vips, any: true })
+}
+
+/// A directory of pins.
+pub(super) struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Makes the directory where it lacks, and refuses one of another ABI.
+    pub fn open(root: &Path) -> Result<Self, DataplaneError> {
+        let standing = root
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or(Path::new("/"));
+        require_bpffs(standing, root)?;
+        let pins = Self {
+            root: root.to_owned(),
+        };
+        for directory in [root.to_owned(), pins.links()] {
+            fs::create_dir_all(&directory).map_err(|source| match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    let what = format!("make {}", directory.display());
+                    DataplaneError::Permission { what, source }
+                }
+                _ => DataplaneError::io(directory)(source),
+            })?;
+        }
+        pins.require_abi()?;
+        Ok(pins)
+    }
+
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.links().join(name)
+    }
+
+    /// The names of the pinned links.
+    pub fn link_names(&self) -> Result<Vec<String>, DataplaneError> {
+        let directory = self.links();
+        match entries(&directory) {
+            Ok(names) => Ok(names),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(DataplaneError::io(directory)(error)),
+        }
+    }
+
+    pub fn remove_link(&self, name: &str) -> Result<(), DataplaneError> {
+        let path = self.link(name);
+        remove(&path).map_err(DataplaneError::io(path))
+    }
+
+    /// Detaches everything that no process holds.
+    pub fn remove_links(&self) -> Result<(), DataplaneError> {
+        for name in self.link_names()? {
+            self.remove_link(&name)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the maps and the directory. Of several failures the first is returned, after all
+    /// was tried.
+    pub fn remove_rest(&self) -> Result<(), DataplaneError> {
+        let mut first = None;
+        let mut note = |path: PathBuf, result: io::Result<()>| {
+            if let Err(error) = result {
+                first.get_or_insert(DataplaneError::io(path)(error));
+            }
+        };
+        for name in entries(&self.root).map_err(DataplaneError::io(&self.root))? {
+            let path = self.root.join(name);
+            let removed = if path.is_dir() {
+                fs::remove_dir(&path)
+            } else {
+                remove(&path)
+            };
+            note(path, removed);
+        }
+        note(self.root.clone(), fs::remove_dir(&self.root));
+        first.map_or(Ok(()), Err)
+    }
+
+    fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    fn require_abi(&self) -> Result<(), DataplaneError> {
+        let ours = format!("abi-v{ABI_VERSION}");
+        let names = entries(&self.root).map_err(DataplaneError::io(&self.root))?;
+        let marks: Vec<&String> = names
+            .iter()
+            .filter(|name| name.starts_with("abi-v"))
+            .collect();
+        let has_maps = names.iter().any(|name| name == names::GATES);
+        match marks.as_slice() {
+            [] if !has_maps => {
+                let path = self.root.join(ours);
+                fs::create_dir(&path).map_err(DataplaneError::io(path))
+            }
+            [mark] if **mark == ours => Ok(()),
+            marks => Err(DataplaneError::OtherAbi {
+                path: self.root.clone(),
+                found: marks.first().map_or_else(
+                    || "unmarked".to_owned(),
+                    |mark| mark["abi-".len()..].to_owned(),
+                ),
+                ours: ABI_VERSION,
+            }),
+        }
+    }
+
+    fn gates(&self) -> Result<Vec<(IpAddr, u32)>, DataplaneError> {
+        let failed = |error| DataplaneError::map(names::GATES, error);
+        let path = self.map(names::GATES);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let data = MapData::from_pin(&path).map_err(failed)?;
+        let gates: HashMap<_, VipKey, Gate> = Map::HashMap(data).try_into().map_err(failed)?;
+        gates
+            .iter()
+            .map(|entry| {
+                entry
+                    .map(|(vip, gate)| (vip.ip(), gate.ifindex))
+                    .map_err(failed)
+            })
+            .collect()
+    }
+}
+
+fn require_bpffs(standing: &Path, named: &Path) -> Result<(), DataplaneError> {
+    let found = statfs(standing).map_err(|errno| DataplaneError::io(standing)(errno.into()))?;
+    if found.filesystem_type() == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    Err(DataplaneError::NotBpffs {
+        path: named.to_owned(),
+    })
+}
+
+fn entries(directory: &Path) -> io::Result<Vec<String>> {
+    fs::read_dir(directory)?
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,120 @@
+//! The maps, and what the verdicts ask of them.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    helpers::bpf_ktime_get_boot_ns,
+    macros::btf_map,
+};
+use vip_common::{
+    abi::{
+        ABI_VERSION, Counters, EVENT_INTERVAL_NS, EVENTS_BYTES, Event, Gate, Lease,
+        MAX_MEMBER_MACS, MAX_VIPS, MemberMac, VipKey,
+    },
+    frame::Mac,
+    verdict::Surroundings,
+};
+
+#[btf_map]
+static LEASE: Array<Lease, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+static GATES: HashMap<VipKey, Gate, { MAX_VIPS as usize }> = HashMap::new();
+
+#[btf_map]
+static COUNTERS: PerCpuArray<Counters, { MAX_VIPS as usize }> = PerCpuArray::new();
+
+#[btf_map]
+static MEMBERS: HashMap<MemberMac, u8, { MAX_MEMBER_MACS as usize }> = HashMap::new();
+
+#[btf_map]
+static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
+
+/// Whether to log for debugging; a constant to the verifier, which prunes the calls when it is 0.
+#[unsafe(no_mangle)]
+static LOGGING: Global<u8> = Global::new(0);
+
+/// So that user space can refuse an object of another ABI than its own.
+#[unsafe(no_mangle)]
+static ABI: Global<u32> = Global::new(ABI_VERSION);
+
+/// The maps, as seen from one interface.
+pub struct Maps {
+    pub ifindex: u32,
+}
+
+impl Surroundings for Maps {
+    #[inline(always)]
+    fn gate(&self, vip: &VipKey) -> Option<Gate> {
+        // SAFETY: the value is copied out at once. User space replaces whole values, and the kernel
+        // frees a replaced one only after this program has run to its end (RCU).
+        unsafe { GATES.get(vip) }.copied()
+    }
+
+    #[inline(always)]
+    fn lease_deadline_ns(&self) -> u64 {
+        let Some(lease) = LEASE.get_ptr(0) else {
+            return 0;
+        };
+        // SAFETY: entry 0 of an array of one is there as long as the map is; user space stores
+        // the aligned word whole.
+        unsafe { core::ptr::addr_of!((*lease).deadline_ns).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        boot_now_ns()
+    }
+
+    #[inline(always)]
+    fn is_member(&self, mac: Mac) -> bool {
+        MEMBERS.get_ptr(MemberMac::from(mac)).is_some()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+}
+
+/// `CLOCK_BOOTTIME`, which goes on while the machine sleeps.
+#[inline(always)]
+pub fn boot_now_ns() -> u64 {
+    // SAFETY: the helper takes nothing and returns a number.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Counts in this CPU's row of a shared IP.
+#[inline(always)]
+pub fn count(slot: u32, counter: impl FnOnce(&mut Counters) -> &mut u64) {
+    if let Some(row) = COUNTERS.get_ptr_mut(slot) {
+        // SAFETY: the row is this CPU's own, and nothing else runs on it meanwhile.
+        let row = unsafe { &mut *row };
+        let counter = counter(row);
+        *counter = counter.wrapping_add(1);
+    }
+}
+
+/// Tells user space of a conflict, at most once in a while: a flood of them must not cost more than
+/// dropping it.
+#[inline(always)]
+pub fn tell(slot: u32, event: &Event) {
+    let Some(row) = COUNTERS.get_ptr_mut(slot) else {
+        return;
+    };
+    // SAFETY: as in `count`.
+    let row = unsafe { &mut *row };
+    if event.at_ns.wrapping_sub(row.last_event_ns) < EVENT_INTERVAL_NS {
+        return;
+    }
+    row.last_event_ns = event.at_ns;
+    // A full buffer loses the event; the counter has it all the same.
+    let _ = EVENTS.output(*event, 0);
+}
+
+/// Whether debugging output is wanted.
+#[inline(always)]
+pub fn is_logging() -> bool {
+    LOGGING.load() != 0
+}

@@ -1,0 +1,63 @@
+//! Frames behind the kernel's packet pointers. Every access is bounded against the frame's end
+//! first, which is what the verifier asks for.
+
+use aya_ebpf::programs::{TcContext, XdpContext};
+use vip_common::reader::{Reader, Writer};
+
+/// Enough for the longest header that is looked at: Ethernet, one VLAN tag, ARP.
+pub const HEADERS: u32 = 14 + 4 + 28;
+
+/// The linear part of a frame.
+pub struct Frame {
+    start: usize,
+    end: usize,
+}
+
+impl Frame {
+    #[inline(always)]
+    pub fn of_xdp(context: &XdpContext) -> Self {
+        Self {
+            start: context.data(),
+            end: context.data_end(),
+        }
+    }
+
+    /// The headers of a packet in the stack are made linear if they are not.
+    #[inline(always)]
+    pub fn of_tc(context: &TcContext) -> Self {
+        if context.data_end().wrapping_sub(context.data()) < HEADERS as usize {
+            // A frame that is shorter stays as it is, and is read as far as it goes.
+            let _ = context.pull_data(context.len().min(HEADERS));
+        }
+        Self {
+            start: context.data(),
+            end: context.data_end(),
+        }
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
+        let place = self.start + offset;
+        (place + N <= self.end).then_some(place as *mut [u8; N])
+    }
+}
+
+impl Reader for Frame {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let place = self.at(offset)?;
+        // SAFETY: `at` has checked that the N bytes lie within the frame, and the kernel keeps the
+        // frame in place while the program runs; byte arrays need no alignment.
+        Some(unsafe { place.read() })
+    }
+}
+
+impl Writer for Frame {
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        let place = self.at(offset)?;
+        // SAFETY: as in `read`; nothing else holds the frame.
+        unsafe { place.write(bytes) };
+        Some(())
+    }
+}
