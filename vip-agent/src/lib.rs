@@ -1,6 +1,12 @@
 //! The agent: what it is made of. `main.rs` is only the door.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod dataplane;
+pub mod driver;
 pub mod election;
+pub mod net;
 pub mod state;
+pub mod status;
+pub mod store;

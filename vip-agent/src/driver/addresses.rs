@@ -26,7 +26,13 @@ struct Held {
 
 impl Addresses {
     pub fn new(manager: AddressManager, ttl: Duration, events: UnboundedSender<Event>) -> Self {
-        Self { manager, events, ttl, deadline: BootInstant::BOOT, held: BTreeMap::new() }
+        Self {
+            manager,
+            events,
+            ttl,
+            deadline: BootInstant::BOOT,
+            held: BTreeMap::new(),
+        }
     }
 
     /// Whether the address is (being) kept on its interface.
@@ -35,7 +41,7 @@ impl Addresses {
     }
 
     pub fn add(&mut self, vip: IpAddr, interfaces: &Interfaces) {
-        let refused = |why: String| Event::AddressFailed(vip, why);
+        let refused = move |why: String| Event::AddressFailed(vip, why);
         let put = self.put(vip, interfaces);
         let (events, manager) = (self.events.clone(), self.manager.clone());
         let (ifindex, lifetime) = match put {
@@ -59,7 +65,9 @@ impl Addresses {
 
     pub fn remove(&mut self, vip: IpAddr, interfaces: &Interfaces) {
         self.held.remove(&vip);
-        let link = interfaces.of(vip).and_then(|interface| interface.link.as_ref());
+        let link = interfaces
+            .of(vip)
+            .and_then(|interface| interface.link.as_ref());
         let ifindex = link.map(|link| link.ifindex);
         let (events, manager) = (self.events.clone(), self.manager.clone());
         tokio::spawn(async move {
@@ -82,7 +90,10 @@ impl Addresses {
         self.deadline = deadline;
         let now = clock::boot_now();
         for (vip, held) in &mut self.held {
-            if interfaces.of(*vip).is_some_and(|interface| !interface.is_fenced()) {
+            if interfaces
+                .of(*vip)
+                .is_some_and(|interface| !interface.is_fenced())
+            {
                 held.renew_at = now;
             }
         }
@@ -94,8 +105,12 @@ impl Addresses {
     }
 
     pub fn renew_due(&mut self, now: BootInstant, interfaces: &Interfaces) {
-        let due: Vec<IpAddr> =
-            self.held.iter().filter(|(_, held)| held.renew_at <= now).map(|(vip, _)| *vip).collect();
+        let due: Vec<IpAddr> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.renew_at <= now)
+            .map(|(vip, _)| *vip)
+            .collect();
         for vip in due {
             let Ok((ifindex, lifetime)) = self.put(vip, interfaces) else {
                 continue;
@@ -114,15 +129,31 @@ impl Addresses {
         let now = clock::boot_now();
         let interface = interfaces.of(vip).ok_or("it is not configured")?;
         let usual = SHORTEST_LIFETIME.max(3 * self.ttl);
-        self.held.insert(vip, Held { renew_at: now + usual / 3 });
-        let link = interface.link.as_ref().ok_or("there is no such interface")?;
-        let lifetime = if interface.is_fenced() { usual } else { self.until_deadline(now)? };
+        self.held.insert(
+            vip,
+            Held {
+                renew_at: now + usual / 3,
+            },
+        );
+        let link = interface
+            .link
+            .as_ref()
+            .ok_or("there is no such interface")?;
+        let lifetime = if interface.is_fenced() {
+            usual
+        } else {
+            self.until_deadline(now)?
+        };
         Ok((link.ifindex, lifetime))
     }
 
     /// Whole seconds, and the kernel looks for expired addresses up to one second late.
     fn until_deadline(&self, now: BootInstant) -> Result<Duration, String> {
-        let left = self.deadline.saturating_since(now).as_secs().saturating_sub(1);
+        let left = self
+            .deadline
+            .saturating_since(now)
+            .as_secs()
+            .saturating_sub(1);
         if left == 0 {
             return Err("the lease has too little time left to go without a gate".to_owned());
         }

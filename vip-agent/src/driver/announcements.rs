@@ -12,7 +12,10 @@ pub(super) struct Announcements {
 
 impl Announcements {
     pub fn new(announcer: Announcer) -> Self {
-        Self { announcer, schedules: BTreeMap::new() }
+        Self {
+            announcer,
+            schedules: BTreeMap::new(),
+        }
     }
 
     /// Announces now, and goes on.
@@ -36,7 +39,10 @@ impl Announcements {
                 continue;
             }
             schedule.sent(now);
-            let Some(link) = interfaces.of(*vip).and_then(|interface| interface.link.as_ref()) else {
+            let Some(link) = interfaces
+                .of(*vip)
+                .and_then(|interface| interface.link.as_ref())
+            else {
                 continue;
             };
             if let Err(error) = self.announcer.send(link.ifindex, link.mac, *vip) {

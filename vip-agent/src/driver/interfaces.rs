@@ -59,7 +59,10 @@ impl Interface {
 
     /// Finds its link among `links`. Returns the index that it had, if that is another one now.
     fn find(&mut self, links: &[Link]) -> Option<u32> {
-        let found = links.iter().find(|link| link.name == self.config.name).cloned();
+        let found = links
+            .iter()
+            .find(|link| link.name == self.config.name)
+            .cloned();
         let ifindex = |link: &Option<Link>| link.as_ref().map(|link| link.ifindex);
         let gone = ifindex(&self.link).filter(|&old| Some(old) != ifindex(&found));
         if gone.is_some() {
@@ -71,7 +74,10 @@ impl Interface {
 
     fn attach(&mut self, dataplane: Option<&mut Dataplane>) -> Result<(), Unfit> {
         let name = &self.config.name;
-        let link = self.link.as_ref().ok_or_else(|| Unfit::Missing(name.clone()))?;
+        let link = self
+            .link
+            .as_ref()
+            .ok_or_else(|| Unfit::Missing(name.clone()))?;
         for vip in &self.config.vips {
             config::check_against_subnet(*vip, &link.addresses)?;
         }
@@ -98,21 +104,36 @@ impl Interfaces {
             .iter()
             .map(|config| {
                 let unfit = Some(Unfit::Missing(config.name.clone()));
-                Interface { config: config.clone(), link: None, attachment: None, unfit }
+                Interface {
+                    config: config.clone(),
+                    link: None,
+                    attachment: None,
+                    unfit,
+                }
             })
             .collect();
-        Self { all, guards: BTreeMap::new(), gates: BTreeMap::new() }
+        Self {
+            all,
+            guards: BTreeMap::new(),
+            gates: BTreeMap::new(),
+        }
     }
 
     pub fn of(&self, vip: IpAddr) -> Option<&Interface> {
-        self.all.iter().find(|interface| interface.config.vips.contains(&vip))
+        self.all
+            .iter()
+            .find(|interface| interface.config.vips.contains(&vip))
     }
 
     /// Every shared IP with our MAC on its interface, if that can serve.
     pub fn fitness(&self) -> impl Iterator<Item = (IpAddr, Option<Mac>)> {
-        self.all
-            .iter()
-            .flat_map(|interface| interface.config.vips.iter().map(|vip| (*vip, interface.fit())))
+        self.all.iter().flat_map(|interface| {
+            interface
+                .config
+                .vips
+                .iter()
+                .map(|vip| (*vip, interface.fit()))
+        })
     }
 
     /// Takes `links` for what there is: attaches to interfaces that have come, forgets those that
@@ -173,7 +194,10 @@ impl Interfaces {
         }
         for vip in &interface.config.vips {
             let gate = self.gates.get(vip).copied();
-            let gate = gate.unwrap_or(Gate::Closed { epoch: 0, owner: None });
+            let gate = gate.unwrap_or(Gate::Closed {
+                epoch: 0,
+                owner: None,
+            });
             dataplane.put_gate(*vip, spec(gate, interface))?;
         }
         Ok(())
@@ -182,7 +206,11 @@ impl Interfaces {
     /// Linux answers ARP for an address on any interface: every other one that has an address of
     /// its own is kept from speaking for the shared IPs. An interface that carries some is another
     /// one to the rest.
-    fn guard_others(&mut self, links: &[Link], dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
+    fn guard_others(
+        &mut self,
+        links: &[Link],
+        dataplane: &mut Dataplane,
+    ) -> Result<(), DataplaneError> {
         let carriers: BTreeSet<u32> = self
             .all
             .iter()
@@ -191,7 +219,8 @@ impl Interfaces {
             .collect();
         let others = links.iter().filter(|link| {
             let foreign = carriers.iter().any(|carrier| *carrier != link.ifindex);
-            foreign && !link.loopback && !link.addresses.is_empty()
+            // What has no MAC, as tunnels have none, speaks no ARP.
+            foreign && !link.loopback && link.mac != [0; 6] && !link.addresses.is_empty()
         });
         let mut guards = BTreeMap::new();
         for link in others {
@@ -220,12 +249,20 @@ impl Interfaces {
 }
 
 fn spec(gate: Gate, interface: &Interface) -> GateSpec {
-    let (ifindex, mac) =
-        interface.link.as_ref().map_or((0, [0; 6]), |link| (link.ifindex, link.mac));
+    let (ifindex, mac) = interface
+        .link
+        .as_ref()
+        .map_or((0, [0; 6]), |link| (link.ifindex, link.mac));
     let (deadline_ns, epoch, owner_mac) = match gate {
         // No limit of its own: the lease's deadline is what shuts it.
         Gate::Open { epoch } => (u64::MAX, epoch, mac),
         Gate::Closed { epoch, owner } => (0, epoch, owner.unwrap_or_default().0),
     };
-    GateSpec { deadline_ns, epoch: u64::try_from(epoch).unwrap_or(0), ifindex, mac, owner_mac }
+    GateSpec {
+        deadline_ns,
+        epoch: u64::try_from(epoch).unwrap_or(0),
+        ifindex,
+        mac,
+        owner_mac,
+    }
 }

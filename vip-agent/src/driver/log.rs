@@ -5,7 +5,14 @@ use crate::election::{Report, Role};
 /// Writes one report to the log.
 pub(super) fn write(report: &Report) {
     match report {
-        Report::Transition { vip, old, new, cause, epoch, owner } => {
+        Report::Transition {
+            vip,
+            old,
+            new,
+            cause,
+            epoch,
+            owner,
+        } => {
             let owner = owner.as_deref().unwrap_or("nobody");
             if *new == Role::Suspended {
                 tracing::warn!(%vip, %old, %new, cause, epoch, owner, "gate shut at its deadline");
@@ -13,19 +20,34 @@ pub(super) fn write(report: &Report) {
                 tracing::info!(%vip, %old, %new, cause, epoch, owner, "transition");
             }
         }
-        Report::Joined { lease, ttl, resumed: false } => {
+        Report::Joined {
+            lease,
+            ttl,
+            resumed: false,
+        } => {
             tracing::info!(%lease, ?ttl, "joined");
         }
-        Report::Joined { lease, ttl, resumed: true } => {
+        Report::Joined {
+            lease,
+            ttl,
+            resumed: true,
+        } => {
             tracing::info!(%lease, ?ttl, "went on with the lease of the process before");
         }
         Report::TtlRaised { asked, granted } => {
-            tracing::warn!(?asked, ?granted, "etcd granted another TTL than lease.ttl asks for");
+            tracing::warn!(
+                ?asked,
+                ?granted,
+                "etcd granted another TTL than lease.ttl asks for"
+            );
         }
         Report::LeaseLost { lease, cause } => {
             tracing::warn!(%lease, cause, "lease lost");
         }
-        Report::StaleRenewal { renewed_in, read_in } => {
+        Report::StaleRenewal {
+            renewed_in,
+            read_in,
+        } => {
             tracing::warn!(
                 renewed_in,
                 read_in,

@@ -82,7 +82,12 @@ enum Input {
 }
 
 impl Inputs {
-    async fn next(&mut self, dataplane: Option<&mut Dataplane>, on_stop: OnStop, wake: Duration) -> Input {
+    async fn next(
+        &mut self,
+        dataplane: Option<&mut Dataplane>,
+        on_stop: OnStop,
+        wake: Duration,
+    ) -> Input {
         let kernel = async {
             match dataplane {
                 Some(dataplane) => dataplane.next_event().await,
@@ -123,7 +128,9 @@ impl Driver {
     async fn run(&mut self, inputs: &mut Inputs) -> anyhow::Result<Exit> {
         loop {
             let wake = self.next_wake().saturating_since(clock::boot_now());
-            let input = inputs.next(self.dataplane.as_mut(), self.config.on_stop, wake).await;
+            let input = inputs
+                .next(self.dataplane.as_mut(), self.config.on_stop, wake)
+                .await;
             let exit = match input {
                 Input::Event(event) => self.feed(event)?,
                 Input::Refused(error) => {
@@ -187,7 +194,8 @@ impl Driver {
                 self.addresses.deadline_moved(at, &self.interfaces);
             }
             Action::SetGate(vip, gate) => {
-                self.interfaces.set_gate(vip, gate, self.dataplane.as_mut())?;
+                self.interfaces
+                    .set_gate(vip, gate, self.dataplane.as_mut())?;
                 return Ok(Some(Event::GateSet(vip)));
             }
             Action::SetMembers(macs) => {
@@ -230,9 +238,14 @@ impl Driver {
     async fn look_at_interfaces(&mut self) -> anyhow::Result<Option<Exit>> {
         self.since.look_again_at = clock::boot_now() + LOOK_ANYWAY;
         let before: Vec<_> = self.interfaces.fitness().collect();
-        let links = net::links().await.context("the interfaces could not be listed")?;
+        let links = net::links()
+            .await
+            .context("the interfaces could not be listed")?;
         self.interfaces.refresh(&links, self.dataplane.as_mut())?;
-        let changed = self.interfaces.fitness().filter(|now| !before.contains(now));
+        let changed = self
+            .interfaces
+            .fitness()
+            .filter(|now| !before.contains(now));
         for (vip, fit) in changed.collect::<Vec<_>>() {
             self.note_fitness(vip);
             if let Some(exit) = self.feed(Event::Fitness(vip, fit))? {
@@ -243,7 +256,11 @@ impl Driver {
     }
 
     fn note_fitness(&self, vip: std::net::IpAddr) {
-        match self.interfaces.of(vip).and_then(|interface| interface.unfit.as_ref()) {
+        match self
+            .interfaces
+            .of(vip)
+            .and_then(|interface| interface.unfit.as_ref())
+        {
             Some(reason) => tracing::warn!(%vip, %reason, "cannot serve"),
             None => tracing::info!(%vip, "can serve"),
         }
@@ -256,7 +273,9 @@ impl Driver {
                 let mac = crate::election::Mac(event.mac);
                 tracing::warn!(%vip, %mac, ifindex = event.ifindex, "another machine claims this shared IP");
             }
-            Err(error) => tracing::warn!(%error, "an event of the kernel program could not be read"),
+            Err(error) => {
+                tracing::warn!(%error, "an event of the kernel program could not be read")
+            }
         }
     }
 
@@ -267,12 +286,22 @@ impl Driver {
             self.addresses.next_due(),
             Some(self.since.look_again_at),
         ];
-        times.into_iter().flatten().min().unwrap_or(self.since.look_again_at)
+        times
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.since.look_again_at)
     }
 }
 
 fn signals() -> std::io::Result<(Signals, Signal)> {
     let terminate = signal(SignalKind::terminate())?;
     let interrupt = signal(SignalKind::interrupt())?;
-    Ok((Signals { terminate, interrupt }, signal(SignalKind::user_defined1())?))
+    Ok((
+        Signals {
+            terminate,
+            interrupt,
+        },
+        signal(SignalKind::user_defined1())?,
+    ))
 }

@@ -6,7 +6,13 @@ use anyhow::{Context as _, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::mpsc;
 
-use super::{Driver, Inputs, Since, addresses::Addresses, announcements::Announcements, interfaces::{Interfaces, Unfit}, signals};
+use super::{
+    Driver, Inputs, Since,
+    addresses::Addresses,
+    announcements::Announcements,
+    interfaces::{Interfaces, Unfit},
+    signals,
+};
 use crate::{
     config::Config,
     dataplane::{Dataplane, DataplaneMode, GateSpec},
@@ -22,7 +28,10 @@ pub async fn run(config: Config, ebpf_log: bool) -> anyhow::Result<()> {
     let (release, hold) = signals().context("signals cannot be awaited")?;
     let state = StateDir::open(&config.state_dir)?;
     let mut dataplane = open_dataplane(&config, ebpf_log)?;
-    let _bpf_lock = dataplane.is_some().then(|| lock_bpf_dir(&config.bpf_dir)).transpose()?;
+    let _bpf_lock = dataplane
+        .is_some()
+        .then(|| lock_bpf_dir(&config.bpf_dir))
+        .transpose()?;
     let mut interfaces = Interfaces::new(&config.interfaces);
     let inheritance = inherit(&state, &config, dataplane.as_mut(), &mut interfaces).await?;
     let inherits = !inheritance.open_gates.is_empty();
@@ -44,7 +53,11 @@ pub async fn run(config: Config, ebpf_log: bool) -> anyhow::Result<()> {
             .unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ttl: config.lease_ttl,
-        vips: config.interfaces.iter().flat_map(|one| one.vips.iter().copied()).collect(),
+        vips: config
+            .interfaces
+            .iter()
+            .flat_map(|one| one.vips.iter().copied())
+            .collect(),
     };
     let mut inputs = Inputs {
         store: store_events,
@@ -82,7 +95,11 @@ pub async fn run(config: Config, ebpf_log: bool) -> anyhow::Result<()> {
 
 fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Option<Dataplane>> {
     let unfenced = |mode: DataplaneMode| mode == DataplaneMode::Kernel;
-    for one in config.interfaces.iter().filter(|one| unfenced(one.dataplane)) {
+    for one in config
+        .interfaces
+        .iter()
+        .filter(|one| unfenced(one.dataplane))
+    {
         tracing::warn!(
             interface = one.name,
             "UNFENCED: `dataplane: kernel` has no gate; a frozen agent keeps its address until that expires"
@@ -114,7 +131,10 @@ async fn inherit(
     dataplane: Option<&mut Dataplane>,
     interfaces: &mut Interfaces,
 ) -> anyhow::Result<Inheritance> {
-    let mut inheritance = Inheritance { lease: state.lease(), ..Inheritance::default() };
+    let mut inheritance = Inheritance {
+        lease: state.lease(),
+        ..Inheritance::default()
+    };
     let Some(dataplane) = dataplane else {
         return Ok(inheritance);
     };
@@ -128,7 +148,10 @@ async fn inherit(
             }
         } else {
             tracing::info!(%vip, "no longer configured: its gate and address are taken away");
-            let closed = GateSpec { deadline_ns: 0, ..GateSpec::from(&gate) };
+            let closed = GateSpec {
+                deadline_ns: 0,
+                ..GateSpec::from(&gate)
+            };
             dataplane.put_gate(vip, closed)?;
             AddressManager::open()?.remove(gate.ifindex, vip).await?;
             dataplane.remove_gate(vip)?;
@@ -143,7 +166,9 @@ impl Driver {
     /// What stands in the way of an interface that *is* there ends the start with an error, for
     /// somebody sits before the screen; one that comes later is waited for and logged.
     async fn begin(&mut self) -> anyhow::Result<Option<Exit>> {
-        let links = net::links().await.context("the interfaces could not be listed")?;
+        let links = net::links()
+            .await
+            .context("the interfaces could not be listed")?;
         self.interfaces.refresh(&links, self.dataplane.as_mut())?;
         for one in &mut self.interfaces.all {
             match one.unfit.take() {
@@ -166,7 +191,10 @@ impl Driver {
 
     /// Leaves behind what the end asks for: nothing, or all of it.
     fn end(self, ended: anyhow::Result<Exit>, inherits: bool) -> anyhow::Result<()> {
-        let holds_any = self.interfaces.fitness().any(|(vip, _)| self.addresses.holds(vip));
+        let holds_any = self
+            .interfaces
+            .fitness()
+            .any(|(vip, _)| self.addresses.holds(vip));
         let leave_nothing = match &ended {
             Ok(Exit::Released | Exit::NameTaken { .. }) => true,
             Ok(Exit::Held) => false,
@@ -177,11 +205,15 @@ impl Driver {
             if let Some(dataplane) = self.dataplane {
                 dataplane.close()?;
             }
-            self.state.clear().context("the state directory could not be cleared")?;
+            self.state
+                .clear()
+                .context("the state directory could not be cleared")?;
         }
         match ended? {
             Exit::Released => tracing::info!("released all; nothing is left behind"),
-            Exit::Held => tracing::info!("holding: gates, addresses and lease are left for the next start"),
+            Exit::Held => {
+                tracing::info!("holding: gates, addresses and lease are left for the next start")
+            }
             Exit::NameTaken { other } => {
                 let macs: Vec<String> = other.macs.iter().map(ToString::to_string).collect();
                 bail!(

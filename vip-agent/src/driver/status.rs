@@ -25,7 +25,11 @@ pub(super) struct Since {
 impl Since {
     pub fn now() -> Self {
         let look_again_at = clock::boot_now();
-        Self { start: SystemTime::now(), roles: BTreeMap::new(), look_again_at }
+        Self {
+            start: SystemTime::now(),
+            roles: BTreeMap::new(),
+            look_again_at,
+        }
     }
 
     pub fn note(&mut self, report: &Report) {
@@ -57,11 +61,14 @@ impl Driver {
             since: rfc3339(self.since.start),
             state,
             waiting_for: self.waiting_for(&health),
-            lease: self.election.lease().map(|(id, ttl, deadline)| LeaseStatus {
-                id: id.to_string(),
-                ttl_ms: to_ms(ttl),
-                remaining_ms: to_ms(deadline.saturating_since(now)),
-            }),
+            lease: self
+                .election
+                .lease()
+                .map(|(id, ttl, deadline)| LeaseStatus {
+                    id: id.to_string(),
+                    ttl_ms: to_ms(ttl),
+                    remaining_ms: to_ms(deadline.saturating_since(now)),
+                }),
             etcd: EtcdStatus {
                 endpoint: health.endpoint,
                 last_error: health.last_error,
@@ -78,18 +85,32 @@ impl Driver {
                     macs: member.macs.iter().copied().collect(),
                 })
                 .collect(),
-            interfaces: self.interfaces.all.iter().map(|one| self.interface_status(one)).collect(),
+            interfaces: self
+                .interfaces
+                .all
+                .iter()
+                .map(|one| self.interface_status(one))
+                .collect(),
             vips: self
                 .interfaces
                 .all
                 .iter()
-                .flat_map(|one| one.config.vips.iter().map(move |vip| self.vip_status(*vip, one, now)))
+                .flat_map(|one| {
+                    one.config
+                        .vips
+                        .iter()
+                        .map(move |vip| self.vip_status(*vip, one, now))
+                })
                 .collect(),
         }
     }
 
     fn waiting_for(&self, health: &crate::store::Health) -> Vec<String> {
-        let unfit = self.interfaces.all.iter().filter_map(|one| one.unfit.as_ref());
+        let unfit = self
+            .interfaces
+            .all
+            .iter()
+            .filter_map(|one| one.unfit.as_ref());
         let mut reasons: Vec<String> = unfit.map(ToString::to_string).collect();
         if !self.election.is_joined() {
             reasons.push(match &health.last_error {
@@ -112,14 +133,20 @@ impl Driver {
             mac: one.link.as_ref().map(|link| Mac(link.mac)),
             requested: one.config.dataplane.to_string(),
             dataplane,
-            why_not_better: one.attachment.as_ref().and_then(|how| how.why_not_better.clone()),
+            why_not_better: one
+                .attachment
+                .as_ref()
+                .and_then(|how| how.why_not_better.clone()),
             fenced: one.attachment.is_some(),
             guards: self.interfaces.guards.values().cloned().collect(),
         }
     }
 
     fn vip_status(&self, ip: IpAddr, one: &Interface, now: BootInstant) -> VipStatus {
-        let (role, owner, epoch) = self.election.role(ip, now).unwrap_or((Role::Unknown, None, 0));
+        let (role, owner, epoch) = self
+            .election
+            .role(ip, now)
+            .unwrap_or((Role::Unknown, None, 0));
         VipStatus {
             ip,
             interface: one.config.name.clone(),
@@ -135,25 +162,40 @@ impl Driver {
 
     /// As the kernel has it, which is what counts.
     fn gate_status(&self, ip: IpAddr, one: &Interface, now: BootInstant) -> GateStatus {
-        let closed = GateStatus { state: GateState::Closed, remaining_ms: 0 };
+        let closed = GateStatus {
+            state: GateState::Closed,
+            remaining_ms: 0,
+        };
         if !one.is_fenced() {
-            return GateStatus { state: GateState::Unfenced, remaining_ms: 0 };
+            return GateStatus {
+                state: GateState::Unfenced,
+                remaining_ms: 0,
+            };
         }
         let Some(dataplane) = &self.dataplane else {
             return closed;
         };
         let gates = dataplane.gates().unwrap_or_default();
-        let own = gates.iter().find(|(vip, _)| *vip == ip).map_or(0, |(_, gate)| gate.deadline_ns);
+        let own = gates
+            .iter()
+            .find(|(vip, _)| *vip == ip)
+            .map_or(0, |(_, gate)| gate.deadline_ns);
         let deadline = own.min(dataplane.lease_deadline_ns());
         let remaining = Duration::from_nanos(deadline.saturating_sub(now.as_ns()));
         if remaining.is_zero() {
             return closed;
         }
-        GateStatus { state: GateState::Open, remaining_ms: to_ms(remaining) }
+        GateStatus {
+            state: GateState::Open,
+            remaining_ms: to_ms(remaining),
+        }
     }
 
     fn counters(&self, ip: IpAddr) -> Counters {
-        let counted = self.dataplane.as_ref().and_then(|dataplane| dataplane.counters(ip).ok());
+        let counted = self
+            .dataplane
+            .as_ref()
+            .and_then(|dataplane| dataplane.counters(ip).ok());
         let counted = counted.unwrap_or_default();
         Counters {
             answered: counted.answered,

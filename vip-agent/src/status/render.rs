@@ -14,7 +14,11 @@ pub fn render(status: &Status) -> String {
 
 fn write(text: &mut String, status: &Status) -> std::fmt::Result {
     let state = format!("{:?}", status.state).to_lowercase();
-    writeln!(text, "node       {} ({state}, pid {}, {})", status.node, status.pid, status.version)?;
+    writeln!(
+        text,
+        "node       {} ({state}, pid {}, {})",
+        status.node, status.pid, status.version
+    )?;
     for reason in &status.waiting_for {
         writeln!(text, "waiting    for {reason}")?;
     }
@@ -26,15 +30,35 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         )?,
         None => writeln!(text, "lease      none")?,
     }
-    write!(text, "etcd       {} (revision {})", status.etcd.endpoint, status.etcd.revision)?;
+    write!(
+        text,
+        "etcd       {} (revision {})",
+        status.etcd.endpoint, status.etcd.revision
+    )?;
     match &status.etcd.last_error {
         Some(error) => writeln!(text, ", last error: {error}")?,
         None => writeln!(text)?,
     }
-    let members: Vec<&str> = status.members.iter().map(|member| member.node.as_str()).collect();
-    writeln!(text, "members    {}", if members.is_empty() { "none".into() } else { members.join(", ") })?;
+    let members: Vec<&str> = status
+        .members
+        .iter()
+        .map(|member| member.node.as_str())
+        .collect();
+    writeln!(
+        text,
+        "members    {}",
+        if members.is_empty() {
+            "none".into()
+        } else {
+            members.join(", ")
+        }
+    )?;
     for interface in &status.interfaces {
-        write!(text, "interface  {}: {}", interface.interface, interface.dataplane)?;
+        write!(
+            text,
+            "interface  {}: {}",
+            interface.interface, interface.dataplane
+        )?;
         if !interface.fenced && interface.dataplane == "kernel" {
             write!(text, " (UNFENCED)")?;
         }
@@ -54,7 +78,11 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
 
 fn write_vip(text: &mut String, vip: &VipStatus) -> std::fmt::Result {
     writeln!(text)?;
-    writeln!(text, "{} on {}: {} since {}", vip.ip, vip.interface, vip.role, vip.since)?;
+    writeln!(
+        text,
+        "{} on {}: {} since {}",
+        vip.ip, vip.interface, vip.role, vip.since
+    )?;
     let owner = vip.owner.as_deref().unwrap_or("nobody");
     writeln!(text, "  owner    {owner} (epoch {})", vip.epoch)?;
     match vip.gate.state {
@@ -62,7 +90,11 @@ fn write_vip(text: &mut String, vip: &VipStatus) -> std::fmt::Result {
         GateState::Closed => writeln!(text, "  gate     closed")?,
         GateState::Unfenced => writeln!(text, "  gate     none: UNFENCED")?,
     }
-    writeln!(text, "  address  {}", if vip.address { "here" } else { "not here" })?;
+    writeln!(
+        text,
+        "  address  {}",
+        if vip.address { "here" } else { "not here" }
+    )?;
     let counters = &vip.counters;
     let counts = [
         ("answered", counters.answered),
@@ -81,5 +113,13 @@ fn write_vip(text: &mut String, vip: &VipStatus) -> std::fmt::Result {
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| format!("{count} {name}"))
         .collect();
-    writeln!(text, "  frames   {}", if counts.is_empty() { "none".into() } else { counts.join(", ") })
+    writeln!(
+        text,
+        "  frames   {}",
+        if counts.is_empty() {
+            "none".into()
+        } else {
+            counts.join(", ")
+        }
+    )
 }

@@ -130,7 +130,9 @@ impl Endpoints {
         *lock(&self.clients[index]) = None;
         let next = (index + 1) % self.clients.len();
         // Only if nobody has turned to another one already.
-        let _ = self.first.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self
+            .first
+            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub fn url(&self, index: usize) -> &str {
@@ -147,9 +149,13 @@ impl Endpoints {
         let url = self.url(index);
         let asked = timeout_at(deadline, async {
             let client = self.client(index).await?;
-            question(index, client).await.map_err(|error| StoreError::client(url, error))
+            question(index, client)
+                .await
+                .map_err(|error| StoreError::client(url, error))
         });
-        let answer = asked.await.unwrap_or_else(|_| Err(StoreError::silence(url, patience)));
+        let answer = asked
+            .await
+            .unwrap_or_else(|_| Err(StoreError::silence(url, patience)));
         (index, answer)
     }
 
@@ -187,7 +193,10 @@ impl Endpoints {
         if let Some(user) = &self.config.user {
             let password = String::from_utf8(read(&user.password_file)?).map_err(|_| {
                 let path = user.password_file.display();
-                StoreError::file(url, format!("{path} is not text; it should hold the password"))
+                StoreError::file(
+                    url,
+                    format!("{path} is not text; it should hold the password"),
+                )
             })?;
             options = options.with_user(&user.name, password.trim_end_matches(['\r', '\n']));
         }

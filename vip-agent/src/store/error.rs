@@ -1,6 +1,6 @@
 //! What can go wrong with etcd, and what a user should read then.
 
-use std::{error::Error as _, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 /// A request that etcd did not serve.
 #[derive(Debug)]
@@ -20,15 +20,24 @@ enum Kind {
 
 impl StoreError {
     pub(super) fn silence(endpoint: &str, patience: Duration) -> Self {
-        Self { endpoint: endpoint.to_owned(), kind: Kind::Silence(patience) }
+        Self {
+            endpoint: endpoint.to_owned(),
+            kind: Kind::Silence(patience),
+        }
     }
 
     pub(super) fn file(endpoint: &str, message: String) -> Self {
-        Self { endpoint: endpoint.to_owned(), kind: Kind::File(message) }
+        Self {
+            endpoint: endpoint.to_owned(),
+            kind: Kind::File(message),
+        }
     }
 
     pub(super) fn client(endpoint: &str, error: etcd_client::Error) -> Self {
-        Self { endpoint: endpoint.to_owned(), kind: Kind::Client(Box::new(error)) }
+        Self {
+            endpoint: endpoint.to_owned(),
+            kind: Kind::Client(Box::new(error)),
+        }
     }
 
     /// Whether trying again would be answered alike until somebody changes a password, a role or a

@@ -58,14 +58,25 @@ mod tests {
     fn a_key_is_found_again_for_what_it_is() {
         let keys = Keys::new("/vip-agent");
         let vip = IpAddr::from([10, 0, 0, 1]);
-        assert_eq!(keys.place(keys.member("cp-1").as_bytes()), Some(Place::Member("cp-1")));
-        assert_eq!(keys.place(keys.owner(vip).as_bytes()), Some(Place::Owner(vip)));
+        assert_eq!(
+            keys.place(keys.member("cp-1").as_bytes()),
+            Some(Place::Member("cp-1"))
+        );
+        assert_eq!(
+            keys.place(keys.owner(vip).as_bytes()),
+            Some(Place::Owner(vip))
+        );
     }
 
     #[test]
     fn what_is_not_ours_is_nothing() {
         let keys = Keys::new("/vip-agent");
-        let strangers = ["/vip-agent/owners/here", "/vip-agent2/members/a", "/vip-agent/x", ""];
+        let strangers = [
+            "/vip-agent/owners/here",
+            "/vip-agent2/members/a",
+            "/vip-agent/x",
+            "",
+        ];
         for key in strangers {
             assert_eq!(keys.place(key.as_bytes()), None, "{key}");
         }

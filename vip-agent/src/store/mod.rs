@@ -11,9 +11,12 @@ mod renew;
 mod requests;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
-use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
+use tokio::{
+    sync::mpsc::UnboundedSender,
+    task::{AbortHandle, spawn_local},
+};
 
 use crate::{
     config::EtcdConfig,
@@ -36,7 +39,7 @@ pub enum StoreEvent {
 
 /// A cluster of etcd members.
 pub struct Store {
-    shared: Arc<Shared>,
+    shared: Rc<Shared>,
     watch: Option<AbortHandle>,
 }
 
@@ -56,7 +59,16 @@ impl Store {
         let endpoints = Endpoints::new(config, ttl);
         let renewals = RenewalStreams::new(config.endpoints.len());
         let keys = Keys::new(&config.prefix);
-        Self { shared: Arc::new(Shared { keys, endpoints, renewals, events, ttl }), watch: None }
+        Self {
+            shared: Rc::new(Shared {
+                keys,
+                endpoints,
+                renewals,
+                events,
+                ttl,
+            }),
+            watch: None,
+        }
     }
 
     /// How etcd has been answering.
@@ -66,24 +78,40 @@ impl Store {
 
     /// Sends off what `action` asks of etcd. Returns it if it is none of the store's.
     pub fn request(&mut self, action: Action) -> Option<Action> {
-        let shared = Arc::clone(&self.shared);
+        let shared = Rc::clone(&self.shared);
         match action {
             Action::Read => spawn(async move { shared.read_all().await }),
-            Action::Watch { from_revision, silence } => self.watch(from_revision, silence),
+            Action::Watch {
+                from_revision,
+                silence,
+            } => self.watch(from_revision, silence),
             Action::Grant { ttl } => spawn(async move { shared.grant(ttl).await }),
-            Action::Renew { round, lease, patience } => {
-                let reading = Arc::clone(&shared);
+            Action::Renew {
+                round,
+                lease,
+                patience,
+            } => {
+                let reading = Rc::clone(&shared);
                 spawn(async move { shared.renew(round, lease, patience).await });
                 spawn(async move { reading.confirm(round, patience).await });
             }
-            Action::Join { lease, record, replacing } => {
+            Action::Join {
+                lease,
+                record,
+                replacing,
+            } => {
                 spawn(async move { shared.join(lease, record, replacing).await });
             }
             Action::Claim { vip, lease, record } => spawn(async move {
                 let outcome = shared.put_owner(vip, lease, record, 0).await;
                 shared.tell(Event::Claimed(vip, outcome));
             }),
-            Action::Reassert { vip, lease, mod_revision, record } => spawn(async move {
+            Action::Reassert {
+                vip,
+                lease,
+                mod_revision,
+                record,
+            } => spawn(async move {
                 let outcome = shared.put_owner(vip, lease, record, mod_revision).await;
                 shared.tell(Event::Reasserted(vip, outcome));
             }),
@@ -101,8 +129,8 @@ impl Store {
         if let Some(old) = self.watch.take() {
             old.abort();
         }
-        let shared = Arc::clone(&self.shared);
-        let task = tokio::spawn(async move { shared.watch(from_revision, silence).await });
+        let shared = Rc::clone(&self.shared);
+        let task = spawn_local(async move { shared.watch(from_revision, silence).await });
         self.watch = Some(task.abort_handle());
     }
 }
@@ -123,7 +151,11 @@ impl Shared {
     }
 
     fn doubt<T>(&self, error: StoreError) -> Outcome<T> {
-        if error.says_lease_gone() { Outcome::LeaseGone } else { Outcome::Unknown(self.note(error)) }
+        if error.says_lease_gone() {
+            Outcome::LeaseGone
+        } else {
+            Outcome::Unknown(self.note(error))
+        }
     }
 
     async fn grant(&self, ttl: Duration) {
@@ -138,7 +170,11 @@ impl Shared {
         self.tell(match granted {
             Ok(granted) => {
                 let ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
-                Event::Granted { sent_at, lease: LeaseId(granted.id()), ttl }
+                Event::Granted {
+                    sent_at,
+                    lease: LeaseId(granted.id()),
+                    ttl,
+                }
             }
             Err(error) => Event::GrantFailed(self.note(error)),
         });
@@ -147,7 +183,9 @@ impl Shared {
     async fn leave(&self, lease: LeaseId) {
         let revoked = self
             .endpoints
-            .ask(Ask::Once, self.ttl, async |_, mut client| client.lease_revoke(lease.0).await)
+            .ask(Ask::Once, self.ttl, async |_, mut client| {
+                client.lease_revoke(lease.0).await
+            })
             .await;
         if let Err(error) = revoked {
             tracing::warn!(%lease, %error, "the lease could not be revoked; it ends by itself");
@@ -156,6 +194,7 @@ impl Shared {
     }
 }
 
-fn spawn(task: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(task);
+/// All of the agent runs on one thread, in a `LocalSet`.
+fn spawn(task: impl Future<Output = ()> + 'static) {
+    spawn_local(task);
 }

@@ -47,7 +47,9 @@ pub(super) fn snapshot(keys: &Keys, response: &GetResponse) -> Snapshot {
     for kv in response.kvs() {
         match keys.place(kv.key()) {
             Some(Place::Member(node)) => {
-                snapshot.members.extend(member(kv).map(|record| (node.to_owned(), record)));
+                snapshot
+                    .members
+                    .extend(member(kv).map(|record| (node.to_owned(), record)));
             }
             Some(Place::Owner(vip)) => {
                 snapshot.owners.insert(vip, owner(kv));
@@ -70,5 +72,9 @@ pub(super) fn member_value(record: &MemberRecord) -> Vec<u8> {
 }
 
 fn keyed<T>(kv: &KeyValue, record: T) -> Keyed<T> {
-    Keyed { lease: LeaseId(kv.lease()), mod_revision: kv.mod_revision(), record }
+    Keyed {
+        lease: LeaseId(kv.lease()),
+        mod_revision: kv.mod_revision(),
+        record,
+    }
 }

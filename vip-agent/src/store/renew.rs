@@ -27,7 +27,12 @@ impl RenewalStreams {
         Self((0..endpoints).map(|_| Mutex::new(None)).collect())
     }
 
-    async fn renew(&self, index: usize, mut client: Client, lease: LeaseId) -> Result<Renewed, Error> {
+    async fn renew(
+        &self,
+        index: usize,
+        mut client: Client,
+        lease: LeaseId,
+    ) -> Result<Renewed, Error> {
         let standing = self.slot(index).take().filter(|(of, ..)| *of == lease);
         let (_, mut keeper, mut stream) = match standing {
             Some(standing) => standing,
@@ -63,11 +68,20 @@ impl Shared {
             })
             .await;
         self.tell(match answer {
-            Ok(Renewed { ttl, raft_term }) => Event::Renewed { round, ttl, raft_term },
-            Err(error) if error.says_lease_gone() => {
-                Event::Renewed { round, ttl: Duration::ZERO, raft_term: 0 }
-            }
-            Err(error) => Event::RoundFailed { round, error: self.note(error) },
+            Ok(Renewed { ttl, raft_term }) => Event::Renewed {
+                round,
+                ttl,
+                raft_term,
+            },
+            Err(error) if error.says_lease_gone() => Event::Renewed {
+                round,
+                ttl: Duration::ZERO,
+                raft_term: 0,
+            },
+            Err(error) => Event::RoundFailed {
+                round,
+                error: self.note(error),
+            },
         });
     }
 }

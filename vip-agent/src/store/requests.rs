@@ -24,7 +24,10 @@ impl Shared {
         let read = self.snapshot(patience).await;
         self.tell(match read {
             Ok(snapshot) => Event::Confirmed { round, snapshot },
-            Err(error) => Event::RoundFailed { round, error: self.note(error) },
+            Err(error) => Event::RoundFailed {
+                round,
+                error: self.note(error),
+            },
         });
     }
 
@@ -32,7 +35,11 @@ impl Shared {
     pub(super) async fn join(&self, lease: LeaseId, record: MemberRecord, replacing: Option<i64>) {
         let key = self.keys.member(&record.node);
         let value = records::member_value(&record);
-        let put = TxnOp::put(key.clone(), value, Some(PutOptions::new().with_lease(lease.0)));
+        let put = TxnOp::put(
+            key.clone(),
+            value,
+            Some(PutOptions::new().with_lease(lease.0)),
+        );
         let read = |kv: &KeyValue| records::member(kv);
         let outcome = self.guarded(key, replacing.unwrap_or(0), put, read).await;
         self.tell(Event::Joined(outcome));
@@ -48,15 +55,21 @@ impl Shared {
     ) -> Outcome<OwnerRecord> {
         let key = self.keys.owner(vip);
         let value = records::owner_value(vip, record);
-        let put = TxnOp::put(key.clone(), value, Some(PutOptions::new().with_lease(lease.0)));
-        self.guarded(key, expected, put, |kv| Some(records::owner(kv))).await
+        let put = TxnOp::put(
+            key.clone(),
+            value,
+            Some(PutOptions::new().with_lease(lease.0)),
+        );
+        self.guarded(key, expected, put, |kv| Some(records::owner(kv)))
+            .await
     }
 
     /// Deletes the owner key if its `mod_revision` is `expected`.
     pub(super) async fn delete_owner(&self, vip: IpAddr, expected: i64) -> Outcome<OwnerRecord> {
         let key = self.keys.owner(vip);
         let delete = TxnOp::delete(key.clone(), None);
-        self.guarded(key, expected, delete, |kv| Some(records::owner(kv))).await
+        self.guarded(key, expected, delete, |kv| Some(records::owner(kv)))
+            .await
     }
 
     async fn snapshot(&self, patience: Duration) -> Result<Snapshot, StoreError> {
@@ -64,7 +77,9 @@ impl Shared {
         let response = self
             .endpoints
             .ask(Ask::Hedged, patience, async |_, mut client| {
-                client.get(self.keys.all(), Some(GetOptions::new().with_prefix())).await
+                client
+                    .get(self.keys.all(), Some(GetOptions::new().with_prefix()))
+                    .await
             })
             .await?;
         Ok(records::snapshot(&self.keys, &response))
@@ -86,7 +101,9 @@ impl Shared {
             .or_else([TxnOp::get(key, None)]);
         let answer = self
             .endpoints
-            .ask(Ask::Once, self.ttl / 2, async |_, mut client| client.txn(txn.clone()).await)
+            .ask(Ask::Once, self.ttl / 2, async |_, mut client| {
+                client.txn(txn.clone()).await
+            })
             .await;
         let response = match answer {
             Ok(response) => response,
@@ -96,10 +113,13 @@ impl Shared {
         if response.succeeded() {
             return Outcome::Committed { revision };
         }
-        let current = response.op_responses().into_iter().find_map(|response| match response {
-            TxnOpResponse::Get(found) => found.kvs().first().and_then(&read),
-            _ => None,
-        });
+        let current = response
+            .op_responses()
+            .into_iter()
+            .find_map(|response| match response {
+                TxnOpResponse::Get(found) => found.kvs().first().and_then(&read),
+                _ => None,
+            });
         Outcome::Refused { current, revision }
     }
 }

@@ -17,7 +17,9 @@ impl Shared {
     }
 
     async fn watch_until_lost(&self, from_revision: i64, silence: Duration) -> String {
-        let options = WatchOptions::new().with_prefix().with_start_revision(from_revision);
+        let options = WatchOptions::new()
+            .with_prefix()
+            .with_start_revision(from_revision);
         let opened = self
             .endpoints
             .ask(Ask::Once, silence, async |index, mut client| {
@@ -66,9 +68,13 @@ impl Shared {
     fn lost_by(&self, response: &WatchResponse) -> Option<String> {
         if response.compact_revision() > 0 {
             let revision = response.compact_revision();
-            return Some(format!("etcd compacted its history up to revision {revision}"));
+            return Some(format!(
+                "etcd compacted its history up to revision {revision}"
+            ));
         }
-        response.canceled().then(|| format!("etcd cancelled it: {}", response.cancel_reason()))
+        response
+            .canceled()
+            .then(|| format!("etcd cancelled it: {}", response.cancel_reason()))
     }
 
     /// A response holds whole revisions: etcd splits them only for those who ask for fragments.

@@ -1,0 +1,202 @@
+//! The command line.
+
+use std::{
+    io::{self, IsTerminal as _},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags},
+    dataplane, driver,
+    net::AddressManager,
+    state, status,
+};
+
+/// Of configuration errors; clap uses it for its own.
+const EXIT_CONFIG: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(name = "vip-agent", version, about = "A shared IP for a few machines on one network", long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take part: hold the shared IPs whenever it is this node's turn
+    #[command(
+        after_help = "Examples:\n  vip-agent run --config /etc/vip-agent.yaml\n  vip-agent run --interface eth0 --vip 192.168.0.15 --etcd http://10.0.0.11:2379\n\nSignals:\n  SIGTERM, SIGINT  give everything up, in order, and leave nothing behind (or as on-stop says)\n  SIGUSR1          end, and leave everything as it is for the next start"
+    )]
+    Run {
+        /// A YAML file; flags go before it
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        flags: Flags,
+        #[command(flatten)]
+        log: Log,
+        /// Log what the eBPF programs do with each frame that concerns a shared IP: for debugging
+        #[arg(long)]
+        ebpf_log: bool,
+    },
+    /// Show how the agent on this machine is
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// The agent's state directory
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+        state_dir: PathBuf,
+    },
+    /// Take away programs, maps and addresses that a dead agent left
+    Cleanup {
+        /// The agent's configuration, for its directories
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Its state directory [default: /run/vip-agent]
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+        /// Its pins [default: /sys/fs/bpf/vip-agent]
+        #[arg(long, value_name = "DIR")]
+        bpf_dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Log {
+    /// How the log is written
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter as RUST_LOG has it
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
+    log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Does what the command line says. Errors are one line on standard error; the exit code is 2 for
+/// configuration errors and 1 for all others.
+pub fn main() -> ExitCode {
+    match act(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vip-agent: {error:#}");
+            let is_config = error.downcast_ref::<ConfigError>().is_some();
+            if is_config {
+                ExitCode::from(EXIT_CONFIG)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn act(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run {
+            config,
+            flags,
+            log,
+            ebpf_log,
+        } => {
+            let config = Config::load(config.as_deref(), &flags)?;
+            start_log(&log)?;
+            block_on(driver::run(config, ebpf_log))
+        }
+        Command::Status { json, state_dir } => {
+            let status = status::ask(&state_dir)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&status)?);
+            } else {
+                print!("{}", status::render(&status));
+            }
+            Ok(())
+        }
+        Command::Cleanup {
+            config,
+            state_dir,
+            bpf_dir,
+        } => {
+            let config = config
+                .map(|file| Config::load(Some(&file), &Flags::default()))
+                .transpose()?;
+            let directory = |flag: Option<PathBuf>, configured: Option<&Path>, default: &str| {
+                flag.or_else(|| configured.map(Path::to_owned))
+                    .unwrap_or_else(|| default.into())
+            };
+            let configured = config.as_ref();
+            let state_dir = directory(
+                state_dir,
+                configured.map(|config| config.state_dir.as_path()),
+                DEFAULT_STATE_DIR,
+            );
+            let bpf_dir = directory(
+                bpf_dir,
+                configured.map(|config| config.bpf_dir.as_path()),
+                DEFAULT_BPF_DIR,
+            );
+            block_on(clean_up(&state_dir, &bpf_dir))
+        }
+    }
+}
+
+/// The state directory first: its lock tells whether the agent is dead.
+async fn clean_up(state_dir: &Path, bpf_dir: &Path) -> anyhow::Result<()> {
+    let had_state = state::cleanup(state_dir)?;
+    let left = dataplane::cleanup(bpf_dir)?;
+    let addresses = AddressManager::open()?;
+    for (ip, ifindex) in &left.vips {
+        addresses.remove(*ifindex, *ip).await?;
+    }
+    if !had_state && !left.any {
+        println!(
+            "nothing was left in {} and {}",
+            state_dir.display(),
+            bpf_dir.display()
+        );
+        return Ok(());
+    }
+    let vips: Vec<IpAddr> = left.vips.iter().map(|(ip, _)| *ip).collect();
+    println!(
+        "cleaned up {} and {}; shared IPs there: {vips:?}",
+        state_dir.display(),
+        bpf_dir.display()
+    );
+    Ok(())
+}
+
+/// One thread: one loop, and the tasks that wait on its behalf.
+fn block_on(task: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, task)
+}
+
+fn start_log(log: &Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.log_level)
+        .map_err(|error| ConfigError::new(format!("--log-level `{}`: {error}", log.log_level)))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match log.log_format {
+        LogFormat::Text => {
+            subscriber
+                .with_target(false)
+                .with_ansi(io::stderr().is_terminal())
+                .init();
+        }
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! What is wrong with a configuration, and where.
+
+use std::{fmt, path::PathBuf};
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file: its path, line and column, from 1.
+    File(PathBuf, u64, u64),
+    /// On the command line.
+    Flag(&'static str),
+    /// Nowhere: this key of the configuration has its default, or is missing.
+    Key(&'static str),
+}
+
+/// One thing that is wrong: the place, then what is wrong with what, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    place: Option<Place>,
+    message: String,
+}
+
+impl ConfigError {
+    /// At a place that is known.
+    pub fn at(place: &Place, message: impl Into<String>) -> Self {
+        Self {
+            place: Some(place.clone()),
+            message: message.into(),
+        }
+    }
+
+    /// Where the message says all.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            place: None,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, line, column) => write!(f, "{}:{line}:{column}", path.display()),
+            Self::Flag(name) | Self::Key(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,254 @@
+//! What the agent is told: a file, and flags that go before it. Everything here was checked.
+
+mod error;
+mod file;
+mod validate;
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use error::{ConfigError, Place};
+use file::{FileConfig, Text};
+pub use validate::check_against_subnet;
+
+use crate::dataplane::DataplaneMode;
+
+/// Where the agent keeps its state if it is not told otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/run/vip-agent";
+/// Where it pins programs and maps if it is not told otherwise.
+pub const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/vip-agent";
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The node's name, unique in the cluster.
+    pub node: String,
+    /// How to reach etcd.
+    pub etcd: EtcdConfig,
+    /// The TTL to ask for, in whole seconds.
+    pub lease_ttl: Duration,
+    /// What SIGTERM and SIGINT mean.
+    pub on_stop: OnStop,
+    /// The interfaces, each with its shared IPs.
+    pub interfaces: Vec<InterfaceConfig>,
+    /// For the socket, the lock, the instance and the lease.
+    pub state_dir: PathBuf,
+    /// For pinned programs and maps; on a bpffs.
+    pub bpf_dir: PathBuf,
+}
+
+/// How to reach etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// `http(s)://host:port`, at least one.
+    pub endpoints: Vec<String>,
+    /// What all keys begin with; no slash at its end.
+    pub prefix: String,
+    /// Certificates, for `https`.
+    pub tls: Option<Tls>,
+    /// A user, where etcd asks for one.
+    pub user: Option<User>,
+}
+
+/// Files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Who signed the servers' certificates.
+    pub ca: PathBuf,
+    /// Our certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// A user of etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// A file with the password, and no more than that and a newline.
+    pub password_file: PathBuf,
+}
+
+/// What SIGTERM and SIGINT mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnStop {
+    /// Hand over and leave nothing behind.
+    #[default]
+    Release,
+    /// Leave all as it is for the next start.
+    Hold,
+}
+
+/// An interface that carries shared IPs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceConfig {
+    /// Its name.
+    pub name: String,
+    /// How its frames are handled.
+    pub dataplane: DataplaneMode,
+    /// The shared IPs on it, at least one.
+    pub vips: Vec<IpAddr>,
+}
+
+/// The flags of `vip-agent run`; what is not given is left to the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Flags {
+    /// This node's name, unique in the cluster [default: the hostname]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// An interface that carries the shared IPs of --vip, in place of the file's interfaces
+    #[arg(long, value_name = "NAME", requires = "vip")]
+    pub interface: Option<String>,
+    /// A shared IP on --interface; may be given more than once
+    #[arg(long, value_name = "IP", requires = "interface")]
+    pub vip: Vec<String>,
+    /// How the frames of --interface are handled
+    #[arg(long, value_name = "MODE", requires = "interface")]
+    pub dataplane: Option<DataplaneMode>,
+    /// An etcd endpoint, such as http://10.0.0.11:2379; may be given more than once
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub etcd: Vec<String>,
+    /// What all keys in etcd begin with [default: /vip-agent]
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// The lease's TTL in whole seconds [default: 3s]
+    #[arg(long, value_name = "TIME")]
+    pub ttl: Option<String>,
+    /// What SIGTERM and SIGINT mean [default: release]
+    #[arg(long, value_name = "WHAT")]
+    pub on_stop: Option<OnStop>,
+    /// For socket, lock, instance and lease [default: /run/vip-agent]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// For pinned programs and maps, on a bpffs [default: /sys/fs/bpf/vip-agent]
+    #[arg(long, value_name = "DIR")]
+    pub bpf_dir: Option<PathBuf>,
+}
+
+/// A value and where it was written.
+#[derive(Clone, Debug)]
+struct Written<T = String> {
+    value: T,
+    place: Place,
+}
+
+impl Config {
+    /// Reads `file`, lets `flags` go before it, and checks the whole.
+    pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
+        let (path, content) = match file {
+            Some(path) => (path, file::read(path)?),
+            None => (Path::new(""), FileConfig::default()),
+        };
+        Self::from_parts(path, content, flags)
+    }
+
+    fn from_parts(path: &Path, file: FileConfig, flags: &Flags) -> Result<Self, ConfigError> {
+        let in_file = |text: Text| Written {
+            place: file::place(path, &text),
+            value: text.value,
+        };
+        let either = |flag: Option<&String>, name, text: Option<Text>| match flag {
+            Some(value) => Some(Written {
+                value: value.clone(),
+                place: Place::Flag(name),
+            }),
+            None => text.map(in_file),
+        };
+        let interfaces = match &flags.interface {
+            Some(name) => vec![validate::interface(
+                Written {
+                    value: name.clone(),
+                    place: Place::Flag("--interface"),
+                },
+                flags.dataplane.unwrap_or_default(),
+                flags
+                    .vip
+                    .iter()
+                    .map(|vip| Written {
+                        value: vip.clone(),
+                        place: Place::Flag("--vip"),
+                    })
+                    .collect(),
+            )?],
+            None => file_interfaces(file.interfaces, in_file)?,
+        };
+        let etcd = file.etcd.unwrap_or_default();
+        let endpoints = if flags.etcd.is_empty() {
+            etcd.endpoints.into_iter().map(in_file).collect()
+        } else {
+            let flag = |url: &String| Written {
+                value: url.clone(),
+                place: Place::Flag("--etcd"),
+            };
+            flags.etcd.iter().map(flag).collect()
+        };
+        let tls = etcd.tls.map(|tls| [tls.ca, tls.cert, tls.key].map(in_file));
+        let user = etcd
+            .user
+            .map(|user| [user.name, user.password_file].map(in_file));
+        let ttl = either(
+            flags.ttl.as_ref(),
+            "--ttl",
+            file.lease.and_then(|lease| lease.ttl),
+        );
+        let on_stop = match flags.on_stop {
+            Some(on_stop) => on_stop,
+            None => validate::on_stop(file.on_stop.map(in_file))?,
+        };
+        let directory = |flag: &Option<PathBuf>, text: Option<Text>, default: &str| {
+            flag.clone()
+                .or_else(|| text.map(|text| text.value.into()))
+                .unwrap_or_else(|| default.into())
+        };
+        let config = Self {
+            node: validate::node(either(flags.node.as_ref(), "--node", file.node))?,
+            etcd: EtcdConfig {
+                endpoints: validate::endpoints(endpoints, tls.is_some(), &interfaces)?,
+                prefix: validate::prefix(either(flags.prefix.as_ref(), "--prefix", etcd.prefix))?,
+                tls: tls.map(validate::tls).transpose()?,
+                user: user.map(validate::user).transpose()?,
+            },
+            lease_ttl: validate::ttl(ttl, &interfaces)?,
+            on_stop,
+            state_dir: directory(&flags.state_dir, file.state_dir, DEFAULT_STATE_DIR),
+            bpf_dir: directory(&flags.bpf_dir, file.bpf_dir, DEFAULT_BPF_DIR),
+            interfaces: validate::unlike(interfaces)?,
+        };
+        Ok(config)
+    }
+}
+
+fn file_interfaces(
+    interfaces: Vec<file::FileInterface>,
+    in_file: impl Fn(Text) -> Written + Copy,
+) -> Result<Vec<validate::Checked>, ConfigError> {
+    interfaces
+        .into_iter()
+        .map(|one| {
+            let name = in_file(one.interface);
+            let vips = match (one.vip, one.vips) {
+                (Some(_), Some(_)) => {
+                    return Err(ConfigError::at(
+                        &name.place,
+                        format!(
+                            "interface {}: `vip` and `vips` are both given; give one",
+                            name.value
+                        ),
+                    ));
+                }
+                (Some(vip), None) => vec![vip],
+                (None, vips) => vips.unwrap_or_default(),
+            };
+            let mode = validate::dataplane(one.dataplane.map(in_file))?;
+            validate::interface(
+                name,
+                mode,
+                vips.into_iter().map(|vip| in_file(vip.ip)).collect(),
+            )
+        })
+        .collect()
+}

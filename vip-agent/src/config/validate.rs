@@ -1,0 +1,339 @@
+//! What the values mean, and which can't be.
+
+use std::{collections::BTreeMap, fs::File, net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{ConfigError, InterfaceConfig, OnStop, Place, Tls, User, Written};
+use crate::dataplane::DataplaneMode;
+
+const DEFAULT_TTL: Duration = Duration::from_secs(3);
+const LONGEST_TTL: Duration = Duration::from_secs(3600);
+/// Without a gate an address is given whole seconds up to the deadline less one: of a TTL of 2 s
+/// nothing would be left.
+const SHORTEST_TTL_WITHOUT_GATE: Duration = Duration::from_secs(3);
+const DEFAULT_PREFIX: &str = "/vip-agent";
+/// `IFNAMSIZ` of `linux/if.h`, less the zero at the end.
+const LONGEST_INTERFACE_NAME: usize = 15;
+
+/// An interface with the places of its parts, for what is to be said of several.
+#[derive(Debug)]
+pub(super) struct Checked {
+    name: Written,
+    dataplane: DataplaneMode,
+    vips: Vec<Written<IpAddr>>,
+}
+
+/// Refuses a shared IP that cannot be one on an interface with these addresses of its own.
+pub fn check_against_subnet(vip: IpAddr, addresses: &[IpNet]) -> Result<(), ConfigError> {
+    for own in addresses {
+        if own.addr() == vip {
+            return Err(ConfigError::new(format!(
+                "vip {vip} is the interface's own address; a shared IP must be one that no machine has"
+            )));
+        }
+        let IpNet::V4(own) = own else {
+            continue;
+        };
+        // Of a /31 or /32 every address is a host's (RFC 3021).
+        let kind = match vip {
+            _ if own.prefix_len() > 30 => continue,
+            IpAddr::V4(vip) if vip == own.network() => "network",
+            IpAddr::V4(vip) if vip == own.broadcast() => "broadcast",
+            _ => continue,
+        };
+        return Err(ConfigError::new(format!(
+            "vip {vip} is the {kind} address of {}; choose a host address in it",
+            own.trunc()
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn node(written: Option<Written>) -> Result<String, ConfigError> {
+    let Written { value, place } = match written {
+        Some(written) => written,
+        None => {
+            let hostname = nix::unistd::gethostname().map_err(|errno| {
+                ConfigError::new(format!(
+                    "the hostname cannot be read ({errno}); give `node`"
+                ))
+            })?;
+            Written {
+                value: hostname.to_string_lossy().into_owned(),
+                place: Place::Key("node"),
+            }
+        }
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if value.is_empty() || value.len() > 253 || !value.chars().all(fits) {
+        return Err(ConfigError::at(
+            &place,
+            format!("`{value}` is no node name; write 1 to 253 letters, digits, `.`, `_` or `-`"),
+        ));
+    }
+    Ok(value)
+}
+
+pub(super) fn interface(
+    name: Written,
+    dataplane: DataplaneMode,
+    vips: Vec<Written>,
+) -> Result<Checked, ConfigError> {
+    let wrong = |why: &str| {
+        Err(ConfigError::at(
+            &name.place,
+            format!("interface `{}`: {why}", name.value),
+        ))
+    };
+    match name.value.as_str() {
+        "" => return wrong("the name is empty; write one that `ip link` shows"),
+        "lo" => return wrong("the loopback has no neighbours; name the interface of the network"),
+        text if text.len() > LONGEST_INTERFACE_NAME => {
+            return wrong("the name is too long; Linux allows 15 characters");
+        }
+        text if text.contains(|c: char| c == '/' || c.is_whitespace()) => {
+            return wrong("the name holds a slash or a blank; write one that `ip link` shows");
+        }
+        _ => {}
+    }
+    if vips.is_empty() {
+        return wrong("it has no shared IP; add `vip: { ip: … }`");
+    }
+    let vips = vips.into_iter().map(vip).collect::<Result<_, _>>()?;
+    Ok(Checked {
+        name,
+        dataplane,
+        vips,
+    })
+}
+
+pub(super) fn dataplane(written: Option<Written>) -> Result<DataplaneMode, ConfigError> {
+    choice(written, "dataplane")
+}
+
+pub(super) fn on_stop(written: Option<Written>) -> Result<OnStop, ConfigError> {
+    choice(written, "on-stop")
+}
+
+pub(super) fn prefix(written: Option<Written>) -> Result<String, ConfigError> {
+    let Some(Written { value, place }) = written else {
+        return Ok(DEFAULT_PREFIX.to_owned());
+    };
+    if !value.starts_with('/') || value.ends_with('/') {
+        return Err(ConfigError::at(
+            &place,
+            format!(
+                "prefix `{value}`: it must start with a slash and not end with one, as {DEFAULT_PREFIX} does"
+            ),
+        ));
+    }
+    Ok(value)
+}
+
+pub(super) fn endpoints(
+    written: Vec<Written>,
+    has_tls: bool,
+    interfaces: &[Checked],
+) -> Result<Vec<String>, ConfigError> {
+    if written.is_empty() {
+        return Err(ConfigError::at(
+            &Place::Key("etcd.endpoints"),
+            "there is none; give at least one, such as http://10.0.0.11:2379",
+        ));
+    }
+    written
+        .into_iter()
+        .map(|Written { value, place }| {
+            let wrong = |why: String| Err(ConfigError::at(&place, format!("endpoint `{value}`: {why}")));
+            let Some((scheme, host)) = split_endpoint(&value) else {
+                return wrong("write http://HOST:PORT or https://HOST:PORT".to_owned());
+            };
+            match (scheme, has_tls) {
+                ("http", true) => return wrong("`etcd.tls` is given, so write https".to_owned()),
+                ("https", false) => {
+                    return wrong("https needs `etcd.tls` with ca, cert and key".to_owned());
+                }
+                _ => {}
+            }
+            let is_vip = |vip: &&Written<IpAddr>| host.parse() == Ok(vip.value);
+            if let Some(vip) = interfaces.iter().flat_map(|one| &one.vips).find(is_vip) {
+                return wrong(format!(
+                    "{} is a shared IP of this very agent, which needs etcd first; name a member's own address",
+                    vip.value
+                ));
+            }
+            Ok(value)
+        })
+        .collect()
+}
+
+pub(super) fn tls([ca, cert, key]: [Written; 3]) -> Result<Tls, ConfigError> {
+    for file in [&ca, &cert, &key] {
+        readable(file)?;
+    }
+    Ok(Tls {
+        ca: ca.value.into(),
+        cert: cert.value.into(),
+        key: key.value.into(),
+    })
+}
+
+pub(super) fn user([name, password_file]: [Written; 2]) -> Result<User, ConfigError> {
+    if name.value.is_empty() {
+        return Err(ConfigError::at(&name.place, "etcd.user.name is empty"));
+    }
+    readable(&password_file)?;
+    Ok(User {
+        name: name.value,
+        password_file: password_file.value.into(),
+    })
+}
+
+pub(super) fn ttl(
+    written: Option<Written>,
+    interfaces: &[Checked],
+) -> Result<Duration, ConfigError> {
+    let (ttl, place) = match written {
+        None => (DEFAULT_TTL, Place::Key("lease.ttl")),
+        Some(Written { value, place }) => {
+            let wrong = |why: &str| ConfigError::at(&place, format!("lease.ttl `{value}`: {why}"));
+            let ttl = humantime::parse_duration(&value)
+                .map_err(|_| wrong("write a time with its unit, such as 3s"))?;
+            if ttl.is_zero() {
+                return Err(wrong(
+                    "it must be at least 1s; etcd raises what is below its own least, 2s by default",
+                ));
+            }
+            if ttl.subsec_nanos() != 0 {
+                return Err(wrong("etcd counts whole seconds; write such as 2s or 3s"));
+            }
+            if ttl > LONGEST_TTL {
+                return Err(wrong(
+                    "it is over an hour; so long would a shared IP be nobody's after its owner died",
+                ));
+            }
+            (ttl, place)
+        }
+    };
+    let unfenced = interfaces
+        .iter()
+        .find(|one| one.dataplane == DataplaneMode::Kernel);
+    if let Some(one) = unfenced.filter(|_| ttl < SHORTEST_TTL_WITHOUT_GATE) {
+        return Err(ConfigError::at(
+            &place,
+            format!(
+                "interface {} has `dataplane: kernel`, which needs a lease.ttl of at least 3s",
+                one.name.value
+            ),
+        ));
+    }
+    Ok(ttl)
+}
+
+/// No interface and no shared IP twice.
+pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, ConfigError> {
+    if interfaces.is_empty() {
+        return Err(ConfigError::at(
+            &Place::Key("interfaces"),
+            "there is none; give at least one with a shared IP, or --interface and --vip",
+        ));
+    }
+    let mut names: BTreeMap<&str, &Place> = BTreeMap::new();
+    let mut vips: BTreeMap<IpAddr, &Place> = BTreeMap::new();
+    for one in &interfaces {
+        if let Some(first) = names.insert(&one.name.value, &one.name.place) {
+            let message = format!(
+                "interface {} is given twice, first at {first}; put its shared IPs together in `vips`",
+                one.name.value
+            );
+            return Err(ConfigError::at(&one.name.place, message));
+        }
+        for vip in &one.vips {
+            if let Some(first) = vips.insert(vip.value, &vip.place) {
+                let message = format!(
+                    "vip {} is given twice, first at {first}; leave one of them",
+                    vip.value
+                );
+                return Err(ConfigError::at(&vip.place, message));
+            }
+        }
+    }
+    Ok(interfaces
+        .into_iter()
+        .map(|one| InterfaceConfig {
+            name: one.name.value,
+            dataplane: one.dataplane,
+            vips: one.vips.into_iter().map(|vip| vip.value).collect(),
+        })
+        .collect())
+}
+
+fn vip(Written { value, place }: Written) -> Result<Written<IpAddr>, ConfigError> {
+    let wrong = |why: &str| Err(ConfigError::at(&place, format!("vip `{value}`: {why}")));
+    let ip = match value.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => ip,
+        Ok(IpAddr::V6(_)) => return wrong("IPv6 is not supported yet; give an IPv4 address"),
+        Err(_) if value.parse::<IpNet>().is_ok() => {
+            return wrong("write the plain address, without a prefix length");
+        }
+        Err(_) => return wrong("this is no IP address; write such as 192.168.0.15"),
+    };
+    let kind = match ip.octets() {
+        [0, ..] => "of \"this network\" (0.0.0.0/8)",
+        [255, 255, 255, 255] => "the broadcast address",
+        [240..=255, ..] => "reserved (240.0.0.0/4)",
+        _ if ip.is_multicast() => "a multicast address",
+        _ if ip.is_loopback() => "a loopback address",
+        _ => {
+            return Ok(Written {
+                value: ip.into(),
+                place,
+            });
+        }
+    };
+    wrong(&format!(
+        "this is {kind}; give a free host address of the interface's network"
+    ))
+}
+
+fn choice<T: clap::ValueEnum + Default>(
+    written: Option<Written>,
+    key: &str,
+) -> Result<T, ConfigError> {
+    let Some(Written { value, place }) = written else {
+        return Ok(T::default());
+    };
+    T::from_str(&value, false).map_err(|_| {
+        let choices: Vec<String> = T::value_variants()
+            .iter()
+            .filter_map(|choice| Some(choice.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        ConfigError::at(
+            &place,
+            format!("{key} `{value}`: write {}", choices.join(", ")),
+        )
+    })
+}
+
+fn readable(file: &Written) -> Result<(), ConfigError> {
+    match File::open(&file.value) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ConfigError::at(
+            &file.place,
+            format!("{} cannot be read: {error}", file.value),
+        )),
+    }
+}
+
+/// Scheme and host of `http(s)://HOST:PORT`; an IPv6 host comes without its brackets.
+fn split_endpoint(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    let fits = matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains('/');
+    (fits && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some((scheme, host))
+}

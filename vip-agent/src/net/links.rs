@@ -1,0 +1,130 @@
+//! What interfaces there are.
+
+use std::collections::BTreeMap;
+
+use futures::TryStreamExt as _;
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+    link::{LinkAttribute, LinkFlags, LinkMessage},
+};
+
+use super::error::NetError;
+
+/// An interface as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its index, which no other interface gets while it lives.
+    pub ifindex: u32,
+    /// Its MAC; zero if it has none, as tunnels have.
+    pub mac: [u8; 6],
+    /// Whether it is switched on and has a carrier.
+    pub up: bool,
+    /// Whether it is the loopback.
+    pub loopback: bool,
+    /// Its own IPv4 addresses: shared IPs that an agent put there are left out.
+    pub addresses: Vec<IpNet>,
+}
+
+/// All interfaces of this network namespace.
+pub async fn links() -> Result<Vec<Link>, NetError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Socket)?;
+    let connection = tokio::spawn(connection);
+    let messages: Vec<LinkMessage> =
+        handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|source| NetError::List {
+                what: "interfaces",
+                source,
+            })?;
+    let addresses: Vec<AddressMessage> = handle
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(|source| NetError::List {
+            what: "addresses",
+            source,
+        })?;
+    connection.abort();
+    let mut by_link: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+    for message in addresses.iter().filter(|message| !is_shared(message)) {
+        if let Some(address) = own_address(message) {
+            by_link
+                .entry(message.header.index)
+                .or_default()
+                .push(address);
+        }
+    }
+    Ok(messages
+        .iter()
+        .map(|message| {
+            let addresses = by_link.remove(&message.header.index).unwrap_or_default();
+            link(message, addresses)
+        })
+        .collect())
+}
+
+/// Whether it is an address as the agent adds them, which no one else does.
+pub(super) fn is_shared(message: &AddressMessage) -> bool {
+    let flags = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Flags(flags) => Some(*flags),
+            _ => None,
+        });
+    message.header.prefix_len == 32
+        && message.header.scope == AddressScope::Host
+        && flags.is_some_and(|flags| flags.contains(AddressFlags::Noprefixroute))
+}
+
+fn own_address(message: &AddressMessage) -> Option<IpNet> {
+    if message.header.family != AddressFamily::Inet {
+        return None;
+    }
+    // "Local" is the address itself; on point-to-point links "Address" is the peer's.
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(std::net::IpAddr::V4(ip)) => {
+                Ipv4Net::new(*ip, message.header.prefix_len)
+                    .ok()
+                    .map(IpNet::V4)
+            }
+            _ => None,
+        })
+}
+
+fn link(message: &LinkMessage, addresses: Vec<IpNet>) -> Link {
+    let mut name = String::new();
+    let mut mac = [0; 6];
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name.clone_from(text),
+            LinkAttribute::Address(bytes) => {
+                mac = <[u8; 6]>::try_from(bytes.as_slice()).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    let flags = message.header.flags;
+    Link {
+        name,
+        ifindex: message.header.index,
+        mac,
+        // The kernel sets "running" for interfaces whose state is up or can't be told.
+        up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::Running),
+        loopback: flags.contains(LinkFlags::Loopback),
+        addresses,
+    }
+}

@@ -1,0 +1,16 @@
+//! The network, from user space: interfaces, addresses, announcements. Adapters; what to do with
+//! them is decided elsewhere.
+
+mod address;
+mod announce;
+mod error;
+mod links;
+mod monitor;
+mod schedule;
+
+pub use address::AddressManager;
+pub use announce::{AnnounceError, Announcer, gratuitous_arp};
+pub use error::NetError;
+pub use links::{Link, links};
+pub use monitor::LinkMonitor;
+pub use schedule::Schedule;

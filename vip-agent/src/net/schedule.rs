@@ -1,0 +1,62 @@
+//! When to announce.
+
+use std::time::Duration;
+
+use crate::election::BootInstant;
+
+/// After the first announcement. Linux keeps a neighbour's entry for a second after it changed
+/// (`locktime`), and a switch or a peer may have missed the first: so twice more, each past a second.
+const BURST: [Duration; 2] = [Duration::from_millis(1_100), Duration::from_millis(2_200)];
+/// From then on, for whoever has forgotten.
+const REFRESH: Duration = Duration::from_secs(60);
+
+/// One shared IP's announcements: at once, after 1.1 s and 2.2 s, then every 60 s.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    start: BootInstant,
+    sent: usize,
+    next_due: BootInstant,
+}
+
+impl Schedule {
+    /// Due at once.
+    pub fn starting(now: BootInstant) -> Self {
+        Self {
+            start: now,
+            sent: 0,
+            next_due: now,
+        }
+    }
+
+    /// When the next is due.
+    pub fn next_due(&self) -> BootInstant {
+        self.next_due
+    }
+
+    /// One was sent.
+    pub fn sent(&mut self, now: BootInstant) {
+        self.next_due = match BURST.get(self.sent) {
+            Some(after) => self.start + *after,
+            None => now + REFRESH,
+        };
+        self.sent += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_every_minute() {
+        let start = BootInstant::from_ns(5_000_000_000);
+        let mut schedule = Schedule::starting(start);
+        let mut offsets_ms = Vec::new();
+        for _ in 0..5 {
+            let due = schedule.next_due();
+            offsets_ms.push(due.saturating_since(start).as_millis());
+            schedule.sent(due);
+        }
+        assert_eq!(offsets_ms, [0, 1_100, 2_200, 62_200, 122_200]);
+    }
+}
