@@ -252,3 +252,6 @@ fn file_interfaces(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! What is read from a good file, and the line that each bad one gets.
+
+use super::*;
+
+const GOOD: &str = "\
+node: cp-1
+etcd:
+  endpoints: [http://10.0.0.11:2379]
+lease: { ttl: 2s }
+interfaces:
+  - interface: eth0
+    vip: { ip: 10.0.0.100 }
+";
+
+fn read(text: &str) -> Result<Config, ConfigError> {
+    let path = Path::new("a.yaml");
+    Config::from_parts(path, file::parse(path, text)?, &Flags::default())
+}
+
+fn flags(interface: &str, vip: &str) -> Flags {
+    Flags {
+        interface: Some(interface.to_owned()),
+        vip: vec![vip.to_owned()],
+        ..Flags::default()
+    }
+}
+
+#[test]
+fn a_good_file_says_what_it_says() {
+    let config = read(GOOD).expect("it is good");
+    assert_eq!(config.node, "cp-1");
+    assert_eq!(config.etcd.endpoints, ["http://10.0.0.11:2379"]);
+    assert_eq!(config.etcd.prefix, "/vip-agent");
+    assert_eq!(config.lease_ttl, Duration::from_secs(2));
+    assert_eq!(config.on_stop, OnStop::Release);
+    assert_eq!(config.state_dir, Path::new("/run/vip-agent"));
+    assert_eq!(config.bpf_dir, Path::new("/sys/fs/bpf/vip-agent"));
+    let interface = InterfaceConfig {
+        name: "eth0".to_owned(),
+        dataplane: DataplaneMode::Auto,
+        vips: vec![IpAddr::from([10, 0, 0, 100])],
+    };
+    assert_eq!(config.interfaces, [interface]);
+}
+
+#[test]
+fn flags_go_before_the_file() {
+    let path = Path::new("a.yaml");
+    let flags = Flags {
+        node: Some("cp-9".to_owned()),
+        ttl: Some("5s".to_owned()),
+        etcd: vec!["http://10.0.0.12:2379".to_owned()],
+        on_stop: Some(OnStop::Hold),
+        ..flags("eth1", "10.0.0.200")
+    };
+    let file = file::parse(path, GOOD).expect("it is good");
+    let config = Config::from_parts(path, file, &flags).expect("so are the flags");
+    assert_eq!(config.node, "cp-9");
+    assert_eq!(config.lease_ttl, Duration::from_secs(5));
+    assert_eq!(config.etcd.endpoints, ["http://10.0.0.12:2379"]);
+    assert_eq!(config.on_stop, OnStop::Hold);
+    assert_eq!(config.interfaces.len(), 1);
+    assert_eq!(config.interfaces[0].name, "eth1");
+}
+
+#[test]
+fn flags_are_enough() {
+    let flags = Flags {
+        etcd: vec!["http://10.0.0.11:2379".to_owned()],
+        ..flags("eth0", "10.0.0.1")
+    };
+    let config = Config::load(None, &flags).expect("they are enough");
+    assert_eq!(config.lease_ttl, Duration::from_secs(3));
+}
+
+/// What to replace in the good file, by what, and the whole line that comes of it.
+const BAD: &[(&str, &str, &str)] = &[
+    (
+        "node: cp-1",
+        "node: a/b",
+        "a.yaml:1:7: `a/b` is no node name; write 1 to 253 letters, digits, `.`, `_` or `-`",
+    ),
+    (
+        "lease:",
+        "leese:",
+        "a.yaml:4:1: unknown field `leese`, expected one of node, etcd, lease, on-stop, interfaces, state-dir, bpf-dir",
+    ),
+    (
+        "ttl: 2s",
+        "ttl: 0s",
+        "a.yaml:4:15: lease.ttl `0s`: it must be at least 1s; etcd raises what is below its own least, 2s by default",
+    ),
+    (
+        "ttl: 2s",
+        "ttl: 1500ms",
+        "a.yaml:4:15: lease.ttl `1500ms`: etcd counts whole seconds; write such as 2s or 3s",
+    ),
+    (
+        "ttl: 2s",
+        "ttl: 3",
+        "a.yaml:4:15: lease.ttl `3`: write a time with its unit, such as 3s",
+    ),
+    (
+        "ttl: 2s",
+        "ttl: 2h",
+        "a.yaml:4:15: lease.ttl `2h`: it is over an hour; so long would a shared IP be nobody's after its owner died",
+    ),
+    (
+        "eth0",
+        "eth0/1",
+        "a.yaml:6:16: interface `eth0/1`: the name holds a slash or a blank; write one that `ip link` shows",
+    ),
+    (
+        "eth0",
+        "a-name-far-too-long",
+        "a.yaml:6:16: interface `a-name-far-too-long`: the name is too long; Linux allows 15 characters",
+    ),
+    (
+        "eth0",
+        "lo",
+        "a.yaml:6:16: interface `lo`: the loopback has no neighbours; name the interface of the network",
+    ),
+    (
+        "10.0.0.100",
+        "10.0.0.256",
+        "a.yaml:7:16: vip `10.0.0.256`: this is no IP address; write such as 192.168.0.15",
+    ),
+    (
+        "10.0.0.100",
+        "10.0.0.0/24",
+        "a.yaml:7:16: vip `10.0.0.0/24`: write the plain address, without a prefix length",
+    ),
+    (
+        "10.0.0.100",
+        "fd00::1",
+        "a.yaml:7:16: vip `fd00::1`: IPv6 is not supported yet; give an IPv4 address",
+    ),
+    (
+        "10.0.0.100",
+        "239.1.1.1",
+        "a.yaml:7:16: vip `239.1.1.1`: this is a multicast address; give a free host address of the interface's network",
+    ),
+    (
+        "10.0.0.100",
+        "127.0.0.1",
+        "a.yaml:7:16: vip `127.0.0.1`: this is a loopback address; give a free host address of the interface's network",
+    ),
+    (
+        "10.0.0.100",
+        "0.0.0.0",
+        "a.yaml:7:16: vip `0.0.0.0`: this is of \"this network\" (0.0.0.0/8); give a free host address of the interface's network",
+    ),
+    (
+        "10.0.0.100",
+        "255.255.255.255",
+        "a.yaml:7:16: vip `255.255.255.255`: this is the broadcast address; give a free host address of the interface's network",
+    ),
+    (
+        "10.0.0.100",
+        "250.1.1.1",
+        "a.yaml:7:16: vip `250.1.1.1`: this is reserved (240.0.0.0/4); give a free host address of the interface's network",
+    ),
+    (
+        "[http://10.0.0.11:2379]",
+        "[]",
+        "etcd.endpoints: there is none; give at least one, such as http://10.0.0.11:2379",
+    ),
+    (
+        "http://10.0.0.11:2379",
+        "'10.0.0.11:2379'",
+        "a.yaml:3:15: endpoint `10.0.0.11:2379`: write http://HOST:PORT or https://HOST:PORT",
+    ),
+    (
+        "http://10.0.0.11:2379",
+        "http://10.0.0.11",
+        "a.yaml:3:15: endpoint `http://10.0.0.11`: write http://HOST:PORT or https://HOST:PORT",
+    ),
+    (
+        "http://10.0.0.11:2379",
+        "https://10.0.0.11:2379",
+        "a.yaml:3:15: endpoint `https://10.0.0.11:2379`: https needs `etcd.tls` with ca, cert and key",
+    ),
+    (
+        "http://10.0.0.11:2379",
+        "http://10.0.0.100:2379",
+        "a.yaml:3:15: endpoint `http://10.0.0.100:2379`: 10.0.0.100 is a shared IP of this very agent, which needs etcd first; name a member's own address",
+    ),
+    (
+        "lease:",
+        "on-stop: explode\nlease:",
+        "a.yaml:4:10: on-stop `explode`: write release, hold",
+    ),
+    (
+        "    vip:",
+        "    dataplane: dpdk\n    vip:",
+        "a.yaml:7:16: dataplane `dpdk`: write auto, native, generic, kernel",
+    ),
+    (
+        "    vip:",
+        "    dataplane: kernel\n    vip:",
+        "a.yaml:4:15: interface eth0 has `dataplane: kernel`, which needs a lease.ttl of at least 3s",
+    ),
+    (
+        "    vip: { ip: 10.0.0.100 }",
+        "    vips: []",
+        "a.yaml:6:16: interface `eth0`: it has no shared IP; add `vip: { ip: … }`",
+    ),
+    (
+        "    vip:",
+        "    vips: [{ ip: 10.0.0.7 }]\n    vip:",
+        "a.yaml:6:16: interface eth0: `vip` and `vips` are both given; give one",
+    ),
+    (
+        "    vip: { ip: 10.0.0.100 }",
+        "    vips: [{ ip: 10.0.0.7 }, { ip: 10.0.0.7 }]",
+        "a.yaml:7:36: vip 10.0.0.7 is given twice, first at a.yaml:7:18; leave one of them",
+    ),
+    (
+        "    vip: { ip: 10.0.0.100 }",
+        "    vip: { ip: 10.0.0.100 }\n  - interface: eth0\n    vip: { ip: 10.0.0.101 }",
+        "a.yaml:8:16: interface eth0 is given twice, first at a.yaml:6:16; put its shared IPs together in `vips`",
+    ),
+    (
+        "lease:",
+        "  prefix: vip\nlease:",
+        "a.yaml:4:11: prefix `vip`: it must start with a slash and not end with one, as /vip-agent does",
+    ),
+    (
+        "lease:",
+        "  user: { name: vip, password-file: /nowhere/p }\nlease:",
+        "a.yaml:4:37: /nowhere/p cannot be read: No such file or directory (os error 2)",
+    ),
+    (
+        GOOD,
+        "node: cp-1\netcd: { endpoints: [http://10.0.0.11:2379] }\n",
+        "interfaces: there is none; give at least one with a shared IP, or --interface and --vip",
+    ),
+];
+
+#[test]
+fn a_bad_file_gets_one_line_that_says_what_where_and_what_would_be_right() {
+    for (good, bad, line) in BAD {
+        assert!(GOOD.contains(good), "{good} is not in the good file");
+        let error = read(&GOOD.replacen(good, bad, 1)).expect_err(bad);
+        assert_eq!(error.to_string(), *line, "for {bad}");
+    }
+}
+
+#[test]
+fn what_is_no_yaml_is_placed_too() {
+    for text in ["etcd: [", "a: b: c", "- x", "node: [1, 2]", "lease: 2s"] {
+        let error = read(text).expect_err(text).to_string();
+        assert!(error.starts_with("a.yaml:1:"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Config::load(Some(Path::new("/nowhere/a.yaml")), &Flags::default());
+    let error = error.expect_err("there is no such file").to_string();
+    assert_eq!(
+        error,
+        "/nowhere/a.yaml: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn what_no_host_of_a_subnet_can_have_is_refused() {
+    let own: ipnet::IpNet = "10.0.0.7/24".parse().expect("a subnet");
+    let refused =
+        |vip: [u8; 4]| check_against_subnet(vip.into(), &[own]).map_err(|e| e.to_string());
+    assert_eq!(
+        refused([10, 0, 0, 0]),
+        Err(
+            "vip 10.0.0.0 is the network address of 10.0.0.0/24; choose a host address in it"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        refused([10, 0, 0, 255]),
+        Err(
+            "vip 10.0.0.255 is the broadcast address of 10.0.0.0/24; choose a host address in it"
+                .to_owned()
+        )
+    );
+    assert!(refused([10, 0, 0, 7]).is_err_and(|error| error.contains("own address")));
+    assert_eq!(refused([10, 0, 0, 100]), Ok(()));
+    assert_eq!(
+        refused([10, 0, 1, 0]),
+        Ok(()),
+        "an address of another subnet"
+    );
+    let pair: ipnet::IpNet = "10.0.0.6/31".parse().expect("a subnet");
+    assert_eq!(
+        check_against_subnet([10, 0, 0, 7].into(), &[pair]),
+        Ok(()),
+        "RFC 3021"
+    );
+}
