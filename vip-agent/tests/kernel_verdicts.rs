@@ -40,14 +40,12 @@ impl Kernel {
         let mut programs = EbpfLoader::new()
             .load(object)
             .expect("the kernel takes the object");
-        for name in [names::XDP] {
-            let program: &mut Xdp = programs
-                .program_mut(name)
-                .expect("it is in the object")
-                .try_into()
-                .expect("it is an XDP program");
-            program.load().expect("the verifier takes it");
-        }
+        let program: &mut Xdp = programs
+            .program_mut(names::XDP)
+            .expect("it is in the object")
+            .try_into()
+            .expect("it is an XDP program");
+        program.load().expect("the verifier takes it");
         for name in [names::EGRESS, names::GUARD] {
             let program: &mut SchedClassifier = programs
                 .program_mut(name)

@@ -5,12 +5,16 @@
 
 #![no_std]
 #![no_main]
+#![allow(
+    missing_docs,
+    reason = "the hooks' macros make public functions without their comments"
+)]
 
 mod maps;
 mod packet;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -32,7 +36,7 @@ const VID_MASK: u32 = 0x0fff;
 #[xdp(frags)]
 pub fn vip_xdp(context: XdpContext) -> u32 {
     let around = Maps {
-        ifindex: context.ingress_ifindex() as u32,
+        ifindex: u32::try_from(context.ingress_ifindex()).unwrap_or(0),
     };
     let mut frame = Frame::of_xdp(&context);
     let verdict = verdict::ingress(&frame, &around);
@@ -80,8 +84,7 @@ pub fn vip_guard(context: TcContext) -> i32 {
     let Some(around) = untagged(&context) else {
         return TC_ACT_UNSPEC;
     };
-    // SAFETY: the kernel hands a valid context to the program.
-    let for_us = unsafe { (*context.skb.skb).pkt_type } != PACKET_OTHERHOST;
+    let for_us = skb(&context).pkt_type != PACKET_OTHERHOST;
     let verdict = verdict::guard(&Frame::of_tc(&context), for_us, &around);
     if is_logging() && verdict != Verdict::NotOurs {
         debug!(
@@ -110,10 +113,17 @@ pub fn vip_clock(context: XdpContext) -> u32 {
 /// it beside.
 #[inline(always)]
 fn untagged(context: &TcContext) -> Option<Maps> {
-    let skb = context.skb.skb;
-    // SAFETY: the kernel hands a valid context to the program.
-    let (present, tag, ifindex) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).ifindex) };
-    (present == 0 || tag & VID_MASK == 0).then_some(Maps { ifindex })
+    let skb = skb(context);
+    let is_tagged = skb.vlan_present != 0 && skb.vlan_tci & VID_MASK != 0;
+    (!is_tagged).then_some(Maps {
+        ifindex: skb.ifindex,
+    })
+}
+
+#[inline(always)]
+fn skb(context: &TcContext) -> &__sk_buff {
+    // SAFETY: the kernel hands a valid context to the program, for as long as it runs.
+    unsafe { &*context.skb.skb }
 }
 
 #[inline(always)]
@@ -122,9 +132,7 @@ fn tc_action(verdict: &Verdict) -> i32 {
         // Whatever else is attached has its say: TCX calls this `TCX_NEXT`.
         Verdict::NotOurs | Verdict::Pass { .. } => TC_ACT_UNSPEC,
         // TC hooks have no way to answer; neither verdict of theirs asks for it.
-        Verdict::Answer { .. } | Verdict::Drop { .. } | Verdict::Conflict { .. } => {
-            TC_ACT_SHOT as i32
-        }
+        Verdict::Answer { .. } | Verdict::Drop { .. } | Verdict::Conflict { .. } => TC_ACT_SHOT,
     }
 }
 

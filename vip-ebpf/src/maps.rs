@@ -57,9 +57,9 @@ impl Surroundings for Maps {
         let Some(lease) = LEASE.get_ptr(0) else {
             return 0;
         };
-        // SAFETY: entry 0 of an array of one is there as long as the map is; user space stores
-        // the aligned word whole.
-        unsafe { core::ptr::addr_of!((*lease).deadline_ns).read_volatile() }
+        // SAFETY: entry 0 of an array of one is there as long as the map is; a `Lease` is one
+        // aligned word, which user space stores whole.
+        unsafe { lease.cast::<u64>().read_volatile() }
     }
 
     #[inline(always)]

@@ -227,10 +227,10 @@ impl Driver {
         let now = clock::boot_now();
         self.announcements.send_due(now, &self.interfaces);
         self.addresses.renew_due(now, &self.interfaces);
-        if now >= self.since.look_again_at {
-            if let Some(exit) = self.look_at_interfaces().await? {
-                return Ok(Some(exit));
-            }
+        if now >= self.since.look_again_at
+            && let Some(exit) = self.look_at_interfaces().await?
+        {
+            return Ok(Some(exit));
         }
         self.feed(Event::Tick)
     }

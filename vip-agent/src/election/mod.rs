@@ -97,6 +97,10 @@ pub struct Election {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, and it is most often the large one"
+)]
 enum Membership {
     /// No lease; one is asked for at this time, or was already.
     Out {
