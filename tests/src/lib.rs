@@ -1,0 +1,33 @@
+//! The testbed: real programs, real etcd and real frames on one machine.
+//!
+//! A [`bed::Bed`] is a switch, some nodes and a client, each a network namespace; a real etcd cluster; and agents as processes. [`fault`] breaks
+//! things as the world does, [`probe`] tells what a client noticed of it. Everything blocks and is plain `std`: a test reads from top to bottom.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`bed`] | the whole: raise, tear down, one scenario from start to end |
+//! | [`netns`], [`switch`], [`xdp_pass`], [`node`] | the machines and the wires |
+//! | [`process`], [`etcd`], [`tls`], [`agent`], [`gate`] | the programs that run on them, and the pinned maps |
+//! | [`fault`], [`failover`] | stop, kill, freeze, power cut, cable, loss of etcd alone; and what follows |
+//! | [`probe`] | outage, and rounds answered by two |
+//! | [`run`], [`privilege`], [`interrupt`], [`wait`], [`command`], [`say`] | names and leftovers of a run, what it needs, Ctrl-C, waiting, helpers |
+
+pub mod agent;
+pub mod bed;
+pub mod command;
+pub mod etcd;
+pub mod failover;
+pub mod fault;
+pub mod gate;
+pub mod interrupt;
+pub mod netns;
+pub mod node;
+pub mod privilege;
+pub mod probe;
+pub mod process;
+pub mod run;
+pub mod say;
+pub mod switch;
+pub mod tls;
+pub mod wait;
+pub mod xdp_pass;

@@ -1,0 +1,316 @@
+//! The whole: a switch, nodes, a client, etcd and agents; and the frame that every scenario runs in.
+
+use std::net::Ipv4Addr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use pnet::util::MacAddr;
+
+use crate::agent::{self, AgentConfig, Status, log_tail};
+use crate::etcd::{Cluster, Security};
+use crate::netns::Netns;
+use crate::node::Node;
+use crate::probe::client::TICK;
+use crate::probe::records::Source;
+use crate::probe::{Plan, Probe};
+use crate::process::Process;
+use crate::run::Run;
+use crate::switch::{Interface, LAN, MGMT, Switch};
+use crate::{privilege, say, wait};
+
+/// The shared IP of the scenarios.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
+const ARP_SENDER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 201);
+/// Of an agent's log, and of etcd's, which talks more.
+const TAIL_LINES: (usize, usize) = (40, 6);
+
+/// What a scenario needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// How many nodes, with an etcd member each.
+    pub nodes: u8,
+    /// Whether etcd has a network of its own.
+    pub mgmt: bool,
+    /// Whether the first node has a second cable into the LAN (`eth2`).
+    pub two_cables: bool,
+    /// Who may talk to etcd.
+    pub security: Security,
+    /// Whether etcd runs from the start.
+    pub etcd: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            nodes: 3,
+            mgmt: false,
+            two_cables: false,
+            security: Security::Open,
+            etcd: true,
+        }
+    }
+}
+
+/// Everything a scenario plays with. Nodes are counted from 0 here: node 0 is `n1`.
+pub struct Bed {
+    // Dropped from top to bottom: programs before the machines they run on, and the run, which clears the rest, last.
+    agents: Vec<Option<Process>>,
+    frozen: Vec<bool>,
+    /// The etcd cluster.
+    pub cluster: Cluster,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The client's namespace.
+    pub client: Netns,
+    client_interface: Interface,
+    /// The switch.
+    pub switch: Switch,
+    run: Run,
+}
+
+/// Raises a bed, plays a scenario on it and takes it down again, also when it fails; then the last lines of all logs are shown.
+pub fn scenario(name: &str, setup: Setup, play: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
+    if !privilege::granted(name)? {
+        return Ok(());
+    }
+    let mut bed = Bed::raise(setup)?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| play(&mut bed))).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or(panic.downcast_ref::<&str>().copied());
+        Err(anyhow!("panicked: {}", text.unwrap_or("no message")))
+    });
+    if outcome.is_err() {
+        say::line(&bed.log_tails());
+    }
+    let down = bed.take_down();
+    outcome.with_context(|| format!("scenario {name}"))?;
+    down.with_context(|| format!("taking down the bed of {name}"))
+}
+
+impl Bed {
+    /// Waits for its turn on this machine and builds everything; agents are started by the scenario.
+    pub fn raise(setup: Setup) -> Result<Bed> {
+        let run = Run::begin()?;
+        let networks: &[&str] = if setup.mgmt { &[LAN, MGMT] } else { &[LAN] };
+        let switch = Switch::create(&run, networks)?;
+        let mut nodes = Vec::new();
+        for number in 1..=setup.nodes {
+            let mut node = Node::create(&run, number)?;
+            node.plug_lan(&switch)?;
+            if setup.mgmt {
+                node.plug_mgmt(&switch)?;
+            }
+            if setup.two_cables && number == 1 {
+                node.plug_lan_twice(&switch)?;
+            }
+            nodes.push(node);
+        }
+        let client = run.namespace("client")?;
+        let client_interface = switch.plug(
+            &client,
+            "client",
+            "eth0",
+            LAN,
+            MacAddr::new(0x02, 0x76, 0x69, 77, 0, 200),
+            CLIENT,
+        )?;
+        let cluster = Cluster::plan(&nodes, setup.security, run.directory())?;
+        let agents = nodes.iter().map(|_| None).collect();
+        let frozen = vec![false; nodes.len()];
+        let mut bed = Bed {
+            agents,
+            frozen,
+            cluster,
+            nodes,
+            client,
+            client_interface,
+            switch,
+            run,
+        };
+        if setup.etcd
+            && let Err(error) = bed.cluster.start_all()
+        {
+            say::line(&bed.log_tails());
+            return Err(error.context("starting etcd"));
+        }
+        Ok(bed)
+    }
+
+    /// Starts the agent of one node.
+    pub fn start_agent(&mut self, index: usize, config: &AgentConfig) -> Result<()> {
+        let file = config.write(&self.nodes[index], &self.cluster)?;
+        self.agents[index] = Some(agent::start(&self.nodes[index], &file)?);
+        Ok(())
+    }
+
+    /// Starts every node's agent.
+    pub fn start_agents(&mut self, config: &AgentConfig) -> Result<()> {
+        (0..self.nodes.len()).try_for_each(|index| self.start_agent(index, config))
+    }
+
+    /// The agent's process of one node.
+    pub fn agent(&mut self, index: usize) -> Result<&mut Process> {
+        let name = self.nodes[index].name();
+        self.agents[index]
+            .as_mut()
+            .with_context(|| format!("no agent was started on {name}"))
+    }
+
+    /// What the agent of a node says of itself.
+    pub fn status(&self, index: usize) -> Result<Status> {
+        agent::status(&self.nodes[index])
+    }
+
+    /// The node whose agent says that it owns a shared IP with its gate open. Nodes whose agents do not answer are passed over.
+    pub fn owner_of(&self, vip: Ipv4Addr) -> Result<Option<usize>> {
+        let mut owners = Vec::new();
+        for index in 0..self.nodes.len() {
+            let Ok(status) = self.status_if_up(index) else {
+                continue;
+            };
+            let vip = status.vip(vip)?;
+            if vip.role() == "owner" && vip.gate() != "closed" {
+                owners.push(index);
+            }
+        }
+        if owners.len() > 1 {
+            bail!("more than one node says that it owns {vip}: {owners:?}");
+        }
+        Ok(owners.first().copied())
+    }
+
+    /// Waits until a node owns a shared IP, and all these others know it as the owner.
+    pub fn settled(&self, vip: Ipv4Addr, others: &[usize], within: Duration) -> Result<usize> {
+        wait::until(
+            &format!("one owner of {vip} that all of {others:?} know"),
+            within,
+            || {
+                let Some(owner) = self.owner_of(vip)? else {
+                    return Ok(None);
+                };
+                let name = self.nodes[owner].name();
+                for index in others.iter().filter(|index| **index != owner) {
+                    let status = self.status(*index)?;
+                    if status.vip(vip)?.owner() != Some(name) {
+                        return Ok(None);
+                    }
+                }
+                Ok(Some(owner))
+            },
+        )
+    }
+
+    /// Waits for an owner other than `old`.
+    pub fn next_owner(&self, vip: Ipv4Addr, old: usize, within: Duration) -> Result<usize> {
+        let name = self.nodes[old].name();
+        wait::until(
+            &format!("an owner of {vip} other than {name}"),
+            within,
+            || Ok(self.owner_of(vip)?.filter(|owner| *owner != old)),
+        )
+    }
+
+    /// Starts a probe for a shared IP, at the default tick.
+    pub fn probe(&self, vip: Ipv4Addr) -> Result<Probe> {
+        self.probe_every(vip, TICK)
+    }
+
+    /// Starts a probe for a shared IP.
+    pub fn probe_every(&self, vip: Ipv4Addr, tick: Duration) -> Result<Probe> {
+        let sources = self.nodes.iter().flat_map(|node| {
+            node.on(LAN).map(|interface| Source {
+                node: node.name().to_owned(),
+                mac: interface.mac,
+            })
+        });
+        Probe::start(Plan {
+            netns: self.client.clone(),
+            interface: self.client_interface.name.clone(),
+            mac: self.client_interface.mac,
+            address: self.client_interface.address,
+            arp_sender: ARP_SENDER,
+            vip,
+            nodes: sources.collect(),
+            tick,
+        })
+    }
+
+    /// The last lines of every log, for a failure's report.
+    pub fn log_tails(&self) -> String {
+        let mut tails = Vec::new();
+        for (node, etcd) in self.nodes.iter().zip(self.cluster.logs()) {
+            tails.push(log_tail(
+                &format!("etcd on {}", node.name()),
+                &etcd,
+                TAIL_LINES.1,
+            ));
+        }
+        for node in &self.nodes {
+            let agent = node.directory().join("agent.log");
+            tails.push(log_tail(
+                &format!("agent on {}", node.name()),
+                &agent,
+                TAIL_LINES.0,
+            ));
+        }
+        tails.retain(|tail| !tail.is_empty());
+        tails.join("\n")
+    }
+
+    /// The directory with everything of this run.
+    pub fn directory(&self) -> &Path {
+        self.run.directory()
+    }
+
+    /// Kills everything at once and takes all away.
+    pub fn take_down(mut self) -> Result<()> {
+        for index in 0..self.nodes.len() {
+            self.kill_all_on(index)?;
+        }
+        self.run.clear()
+    }
+
+    /// Leaves everything standing, and running, after we are gone.
+    pub fn leave(mut self) -> Result<()> {
+        self.run.keep()?;
+        self.cluster.leave();
+        self.agents.iter_mut().flatten().for_each(Process::leave);
+        Ok(())
+    }
+
+    /// SIGKILL to all programs on a node at one instant; returns once they are gone.
+    pub(crate) fn kill_all_on(&mut self, index: usize) -> Result<()> {
+        let mut agent = self.agents[index].take();
+        self.frozen[index] = false;
+        if let Some(agent) = &mut agent {
+            agent.strike()?;
+        }
+        if let Some(etcd) = self.cluster.process(index) {
+            etcd.strike()?;
+        }
+        agent.map_or(Ok(()), |mut agent| agent.kill())?;
+        self.cluster.stop(index)
+    }
+
+    pub(crate) fn forget_agent(&mut self, index: usize) {
+        self.agents[index] = None;
+        self.frozen[index] = false;
+    }
+
+    pub(crate) fn note_frozen(&mut self, index: usize, frozen: bool) {
+        self.frozen[index] = frozen;
+    }
+
+    /// A stopped agent answers no status, and asking a frozen one would hang.
+    fn status_if_up(&self, index: usize) -> Result<Status> {
+        if self.agents[index].is_none() || self.frozen[index] {
+            bail!("{} runs no agent", self.nodes[index].name());
+        }
+        self.status(index)
+    }
+}

@@ -1,0 +1,386 @@
+//! A real etcd cluster, one member per node.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+
+use crate::command;
+use crate::netns::Netns;
+use crate::node::Node;
+use crate::process::Process;
+use crate::tls::Certificates;
+use crate::wait;
+
+/// How long members may take to elect a leader and answer, on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// The user of [`Security::Password`] that agents log in as, and its password.
+pub const USER: (&str, &str) = ("vip-agent", "correct horse");
+const ROOT_USER: &str = "root:testbed";
+
+/// Who may talk to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Anybody, in the clear.
+    Open,
+    /// Who has a client certificate.
+    Mtls,
+    /// Who has a password; [`USER`] may use the keys under `/vip-agent`.
+    Password,
+}
+
+/// A static cluster, its members in the order of the nodes.
+pub struct Cluster {
+    security: Security,
+    certificates: Option<Certificates>,
+    login: bool,
+    members: Vec<Member>,
+}
+
+struct Member {
+    name: String,
+    netns: Netns,
+    address: String,
+    directory: PathBuf,
+    peers: String,
+    process: Option<Process>,
+}
+
+/// What one member says of itself.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: u64,
+    /// The id of the leader it follows; 0 = none.
+    pub leader: u64,
+}
+
+impl Cluster {
+    /// Lays out a cluster over the nodes without starting it. `directory` is for certificates.
+    pub fn plan(nodes: &[Node], security: Security, directory: &Path) -> Result<Cluster> {
+        let mut peers = Vec::new();
+        let mut addresses = vec!["127.0.0.1".to_owned()];
+        for node in nodes {
+            let address = node.etcd_address()?.to_string();
+            peers.push(format!("{}=http://{address}:2380", node.name()));
+            addresses.push(address);
+        }
+        let certificates = match security {
+            Security::Mtls => Some(Certificates::issue(&directory.join("tls"), &addresses)?),
+            Security::Open | Security::Password => None,
+        };
+        let member = |node: &Node| -> Result<Member> {
+            Ok(Member {
+                name: node.name().to_owned(),
+                netns: node.netns().clone(),
+                address: node.etcd_address()?.to_string(),
+                directory: node.directory().to_owned(),
+                peers: peers.join(","),
+                process: None,
+            })
+        };
+        let members = nodes.iter().map(member).collect::<Result<_>>()?;
+        Ok(Cluster {
+            security,
+            certificates,
+            login: false,
+            members,
+        })
+    }
+
+    /// Starts every member, waits until all follow one leader, and sets up users if it has any.
+    pub fn start_all(&mut self) -> Result<()> {
+        for index in 0..self.members.len() {
+            self.start(index)?;
+        }
+        self.ready()?;
+        if self.security == Security::Password && !self.login {
+            self.set_up_users()?;
+        }
+        Ok(())
+    }
+
+    /// Starts one member, with the data it has.
+    pub fn start(&mut self, index: usize) -> Result<()> {
+        let scheme = self.scheme();
+        let certificates = self.certificates.clone();
+        let member = &mut self.members[index];
+        let address = &member.address;
+        let (client, peer) = (
+            format!("{scheme}://{address}:2379"),
+            format!("http://{address}:2380"),
+        );
+        let mut command = Command::new("etcd");
+        command.args([
+            "--name",
+            &member.name,
+            "--initial-cluster",
+            &member.peers,
+            "--initial-cluster-token",
+            "vip-testbed",
+            "--logger",
+            "zap",
+        ]);
+        command.arg("--data-dir").arg(member.directory.join("etcd"));
+        command.args([
+            "--listen-client-urls",
+            &format!("{client},{scheme}://127.0.0.1:2379"),
+            "--advertise-client-urls",
+            &client,
+        ]);
+        command.args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ]);
+        if let Some(certificates) = &certificates {
+            command
+                .arg("--cert-file")
+                .arg(&certificates.server)
+                .arg("--key-file")
+                .arg(&certificates.server_key);
+            command
+                .arg("--client-cert-auth")
+                .arg("--trusted-ca-file")
+                .arg(&certificates.ca);
+        }
+        // etcd 3.4 refuses to start on this architecture without being told that we know.
+        if cfg!(target_arch = "aarch64") {
+            command.env("ETCD_UNSUPPORTED_ARCH", "arm64");
+        }
+        let log = member.directory.join("etcd.log");
+        member.process = Some(Process::start(
+            &format!("etcd on {}", member.name),
+            &member.netns,
+            command,
+            &log,
+        )?);
+        Ok(())
+    }
+
+    /// Stops one member at once (SIGKILL); its data stays.
+    pub fn stop(&mut self, index: usize) -> Result<()> {
+        if let Some(mut process) = self.members[index].process.take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// One member's process, if it runs.
+    pub fn process(&mut self, index: usize) -> Option<&mut Process> {
+        self.members[index].process.as_mut()
+    }
+
+    /// Waits until all members that run follow one leader and answer a linearizable read.
+    pub fn ready(&mut self) -> Result<()> {
+        for index in self.running() {
+            wait::until_true(
+                &format!(
+                    "etcd on {} to follow a leader and answer",
+                    self.members[index].name
+                ),
+                READY_WITHIN,
+                || {
+                    if let Some(status) = self.members[index]
+                        .process
+                        .as_mut()
+                        .map(Process::exited)
+                        .transpose()?
+                        .flatten()
+                    {
+                        bail!(
+                            "etcd on {} has ended with {status}",
+                            self.members[index].name
+                        );
+                    }
+                    Ok(self.status(index)?.leader != 0
+                        && self.etcdctl(index, &["get", "/vip-agent/ready"]).is_ok())
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The leader's place among the nodes, as the members that run see it; fails while there is none.
+    pub fn leader(&self) -> Result<usize> {
+        let statuses: Vec<(usize, MemberStatus)> = self
+            .running()
+            .into_iter()
+            .filter_map(|index| self.status(index).ok().map(|status| (index, status)))
+            .collect();
+        let leading = statuses
+            .iter()
+            .find(|(_, status)| status.leader != 0 && status.id == status.leader);
+        leading
+            .map(|(index, _)| *index)
+            .ok_or_else(|| anyhow!("etcd has no leader now: {statuses:?}"))
+    }
+
+    /// Moves the leadership to a member, and waits until all see it there.
+    pub fn lead_from(&self, index: usize) -> Result<()> {
+        let wanted = self.status(index)?.id;
+        wait::until_true(
+            &format!("etcd on {} to lead", self.members[index].name),
+            READY_WITHIN,
+            || {
+                let leader = self.leader()?;
+                if leader != index {
+                    self.etcdctl(leader, &["move-leader", &format!("{wanted:x}")])?;
+                }
+                Ok(self.running().into_iter().all(|index| {
+                    self.status(index)
+                        .is_ok_and(|status| status.leader == wanted)
+                }))
+            },
+        )
+    }
+
+    /// Moves the leadership away from a member, to the next one that runs, if it has it.
+    pub fn lead_elsewhere(&self, index: usize) -> Result<()> {
+        if self.leader()? != index {
+            return Ok(());
+        }
+        let other = self
+            .running()
+            .into_iter()
+            .find(|other| *other != index)
+            .context("no other etcd member runs")?;
+        self.lead_from(other)
+    }
+
+    /// Asks one member about itself, over its own loopback.
+    pub fn status(&self, index: usize) -> Result<MemberStatus> {
+        let text = self.etcdctl(index, &["endpoint", "status", "--write-out", "json"])?;
+        let answer: Value =
+            serde_json::from_str(&text).with_context(|| format!("etcdctl said {text}"))?;
+        let number = |pointer: &str| answer.pointer(pointer).and_then(Value::as_u64);
+        let id = number("/0/Status/header/member_id")
+            .with_context(|| format!("no member id in {text}"))?;
+        Ok(MemberStatus {
+            id,
+            leader: number("/0/Status/leader").unwrap_or(0),
+        })
+    }
+
+    /// `etcdctl …` in a member's namespace, over its loopback; with certificate or root's password as needed.
+    pub fn etcdctl(&self, index: usize, arguments: &[&str]) -> Result<String> {
+        let member = &self.members[index];
+        let mut command = Command::new("etcdctl");
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["--command-timeout", "3s", "--dial-timeout", "2s"]);
+        command.args([
+            "--endpoints",
+            &format!("{}://127.0.0.1:2379", self.scheme()),
+        ]);
+        if let Some(certificates) = &self.certificates {
+            command
+                .arg("--cacert")
+                .arg(&certificates.ca)
+                .arg("--cert")
+                .arg(&certificates.client)
+                .arg("--key")
+                .arg(&certificates.client_key);
+        }
+        if self.login {
+            command.args(["--user", ROOT_USER]);
+        }
+        command.args(arguments);
+        member.netns.place(&mut command)?;
+        command::succeed(&mut command)
+    }
+
+    /// All keys under a prefix with their values, asked of a member that runs.
+    pub fn keys(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        let index = *self.running().first().context("no etcd member runs")?;
+        let text = self.etcdctl(index, &["get", "--prefix", prefix])?;
+        let lines: Vec<&str> = text.lines().collect();
+        Ok(lines
+            .chunks(2)
+            .map(|pair| {
+                (
+                    pair[0].to_owned(),
+                    pair.get(1).copied().unwrap_or_default().to_owned(),
+                )
+            })
+            .collect())
+    }
+
+    /// Client URLs of all members, in the order of the nodes.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members
+            .iter()
+            .map(|member| format!("{}://{}:2379", self.scheme(), member.address))
+            .collect()
+    }
+
+    /// The certificates of [`Security::Mtls`].
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
+    }
+
+    /// Who may talk to it.
+    pub fn security(&self) -> Security {
+        self.security
+    }
+
+    /// Lets all members run on after we are gone.
+    pub fn leave(&mut self) {
+        for process in self
+            .members
+            .iter_mut()
+            .filter_map(|member| member.process.as_mut())
+        {
+            process.leave();
+        }
+    }
+
+    /// The log files, one per node.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        self.members
+            .iter()
+            .map(|member| member.directory.join("etcd.log"))
+            .collect()
+    }
+
+    fn running(&self) -> Vec<usize> {
+        (0..self.members.len())
+            .filter(|index| self.members[*index].process.is_some())
+            .collect()
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.certificates.is_some() {
+            "https"
+        } else {
+            "http"
+        }
+    }
+
+    fn set_up_users(&mut self) -> Result<()> {
+        let (name, password) = USER;
+        for arguments in [
+            &["user", "add", ROOT_USER][..],
+            &["user", "grant-role", "root", "root"],
+            &["role", "add", "vip"],
+            &[
+                "role",
+                "grant-permission",
+                "--prefix=true",
+                "vip",
+                "readwrite",
+                "/vip-agent",
+            ],
+            &["user", "add", &format!("{name}:{password}")],
+            &["user", "grant-role", name, "vip"],
+            &["auth", "enable"],
+        ] {
+            self.etcdctl(0, arguments)?;
+        }
+        self.login = true;
+        Ok(())
+    }
+}

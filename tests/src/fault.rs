@@ -1,0 +1,107 @@
+//! What goes wrong in the world, done to a node of the bed.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use crate::agent::AgentConfig;
+use crate::bed::Bed;
+use crate::switch::{Interface, LAN, MGMT};
+
+/// How long an agent may take to end after it was asked to.
+pub const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+impl Bed {
+    /// Asks the agent to stop (SIGTERM) and waits for its end.
+    pub fn stop_agent(&mut self, index: usize) -> Result<ExitStatus> {
+        self.end_agent(index, Signal::SIGTERM)
+    }
+
+    /// Has the agent leave everything as it is (SIGUSR1) and waits for its end.
+    pub fn hold_agent(&mut self, index: usize) -> Result<ExitStatus> {
+        self.end_agent(index, Signal::SIGUSR1)
+    }
+
+    /// Kills the agent (SIGKILL); its pins stand.
+    pub fn kill_agent(&mut self, index: usize) -> Result<()> {
+        self.agent(index)?.kill()?;
+        self.forget_agent(index);
+        Ok(())
+    }
+
+    /// Stops the agent's clock, so to speak (SIGSTOP).
+    pub fn freeze_agent(&mut self, index: usize) -> Result<()> {
+        self.agent(index)?.signal(Signal::SIGSTOP)?;
+        self.note_frozen(index, true);
+        Ok(())
+    }
+
+    /// Lets a frozen agent go on (SIGCONT).
+    pub fn thaw_agent(&mut self, index: usize) -> Result<()> {
+        self.agent(index)?.signal(Signal::SIGCONT)?;
+        self.note_frozen(index, false);
+        Ok(())
+    }
+
+    /// Cuts a node's power: its links go dark, all its programs die, and its memory (pins, addresses, `/run`) is lost.
+    pub fn cut_power(&mut self, index: usize) -> Result<()> {
+        // The links first, so that no program's death is heard of.
+        self.each_port(index, None, false)?;
+        self.kill_all_on(index)?;
+        self.nodes[index].lose_memory()
+    }
+
+    /// Gives a node its power back: interfaces, etcd with the data it had, agent.
+    pub fn restore_power(&mut self, index: usize, config: &AgentConfig) -> Result<()> {
+        let Bed { nodes, switch, .. } = self;
+        nodes[index].boot(switch)?;
+        self.cluster.start(index)?;
+        self.cluster.ready()?;
+        self.start_agent(index, config)
+    }
+
+    /// Pulls a node's cables out of the LAN.
+    pub fn pull_cable(&self, index: usize) -> Result<()> {
+        self.each_port(index, Some(LAN), false)
+    }
+
+    /// Plugs them in again.
+    pub fn plug_cable(&self, index: usize) -> Result<()> {
+        self.each_port(index, Some(LAN), true)
+    }
+
+    /// Cuts a node off from etcd's own network, and from nothing else.
+    pub fn cut_off_from_etcd(&self, index: usize) -> Result<()> {
+        self.each_port(index, Some(MGMT), false)
+    }
+
+    /// Mends that.
+    pub fn reconnect_to_etcd(&self, index: usize) -> Result<()> {
+        self.each_port(index, Some(MGMT), true)
+    }
+
+    fn end_agent(&mut self, index: usize, signal: Signal) -> Result<ExitStatus> {
+        let agent = self.agent(index)?;
+        agent.signal(signal)?;
+        let status = agent
+            .wait(STOP_WITHIN)
+            .with_context(|| format!("after {signal}"))?;
+        self.forget_agent(index);
+        Ok(status)
+    }
+
+    fn each_port(&self, index: usize, network: Option<&str>, up: bool) -> Result<()> {
+        let hit =
+            |interface: &&Interface| network.is_none_or(|network| interface.network == network);
+        for interface in self.nodes[index].interfaces().iter().filter(hit) {
+            if up {
+                self.switch.port_up(interface)?
+            } else {
+                self.switch.port_down(interface)?
+            }
+        }
+        Ok(())
+    }
+}

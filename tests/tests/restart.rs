@@ -1,0 +1,154 @@
+//! An agent that comes back keeps its shared IPs; one too many is refused.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vip_tests::agent::{self, AgentConfig};
+use vip_tests::bed::{Bed, Setup, VIP, scenario};
+use vip_tests::failover::{SETTLED_WITHIN, never_two, up};
+use vip_tests::process::Process;
+use vip_tests::say;
+
+#[test]
+fn an_agent_on_hold_leaves_its_shared_ip_served_and_the_next_goes_on() -> Result<()> {
+    goes_on("hold and restart", |bed, owner| {
+        let status = bed.hold_agent(owner)?;
+        ensure!(status.success(), "the agent on hold ended with {status}");
+        ensure!(
+            bed.nodes[owner].has_address(VIP)? && !bed.nodes[owner].pins()?.is_empty(),
+            "hold must leave address and pins"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn an_agent_killed_and_started_at_once_goes_on() -> Result<()> {
+    goes_on("kill -9 and restart at once", |bed, owner| {
+        bed.kill_agent(owner)
+    })
+}
+
+#[test]
+fn cleanup_takes_away_what_a_dead_agent_left() -> Result<()> {
+    scenario("cleanup", Setup::default(), |bed| {
+        let (owner, _probe) = up(bed, &AgentConfig::new(VIP))?;
+        bed.kill_agent(owner)?;
+        let node = &bed.nodes[owner];
+        let config = node.directory().join("agent.yaml");
+        let output = agent::run(node, &["cleanup", "--config", &config.to_string_lossy()])?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        ensure!(node.pins()?.is_empty(), "pins are left: {:?}", node.pins()?);
+        ensure!(!node.has_address(VIP)?, "the address is left");
+        ensure!(
+            !node
+                .netns()
+                .ip(&["-d", "link", "show", "eth0"])?
+                .contains("xdp"),
+            "the XDP program is left"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_second_agent_on_the_same_state_directory_is_refused() -> Result<()> {
+    scenario("second agent on a node", Setup::default(), |bed| {
+        let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
+        let mark = probe.mark()?;
+        let config = bed.nodes[owner].directory().join("agent.yaml");
+        let mut second = agent::start_with(
+            &bed.nodes[owner],
+            &["run", "--config", &config.to_string_lossy()],
+            "second.log",
+        )?;
+        refused(&mut second, &bed.nodes[owner].state_dir().to_string_lossy())?;
+        probe.steady(Duration::from_secs(2), SETTLED_WITHIN)?;
+        let report = probe.since(mark)?;
+        never_two(&report)?;
+        ensure!(
+            report.outages.is_empty(),
+            "the first one was disturbed: {report:#?}"
+        );
+        ensure!(bed.owner_of(VIP)? == Some(owner));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_second_node_of_the_same_name_is_refused() -> Result<()> {
+    scenario("second node of a name", Setup::default(), |bed| {
+        let config = AgentConfig::new(VIP);
+        bed.start_agent(0, &config)?;
+        bed.settled(VIP, &[0], SETTLED_WITHIN)?;
+        bed.start_agent(
+            1,
+            &AgentConfig {
+                node: Some("n1".to_owned()),
+                ..config
+            },
+        )?;
+        refused(bed.agent(1)?, "n1")?;
+        ensure!(bed.owner_of(VIP)? == Some(0));
+        ensure!(
+            bed.nodes[1].pins()?.is_empty() && !bed.nodes[1].has_address(VIP)?,
+            "the refused one left something behind"
+        );
+        Ok(())
+    })
+}
+
+/// Plays an interruption of the owner's agent that a restart within the TTL must hide from everybody.
+fn goes_on(what: &str, interrupt: impl FnOnce(&mut Bed, usize) -> Result<()>) -> Result<()> {
+    scenario(what, Setup::default(), |bed| {
+        let config = AgentConfig::new(VIP);
+        let (owner, probe) = up(bed, &config)?;
+        let epoch = bed.status(owner)?.vip(VIP)?.epoch();
+        let mark = probe.mark()?;
+        interrupt(bed, owner)?;
+        bed.start_agent(owner, &config)?;
+        bed.settled(VIP, &[0, 1, 2], SETTLED_WITHIN)?;
+        // Past the old lease's end, had nobody taken it up.
+        probe.steady(Duration::from_secs(4), SETTLED_WITHIN)?;
+        let report = probe.since(mark)?;
+        never_two(&report)?;
+        say::measured(
+            &format!("{what} outage"),
+            report.longest_outage(),
+            Duration::ZERO,
+        );
+        ensure!(
+            bed.owner_of(VIP)? == Some(owner),
+            "the shared IP changed hands"
+        );
+        ensure!(
+            report
+                .outages
+                .iter()
+                .all(|outage| outage.lasted < Duration::from_millis(100)),
+            "{report:#?}"
+        );
+        // A gate found open is adopted as it is; the same owner key, hence the same epoch.
+        ensure!(
+            bed.status(owner)?.vip(VIP)?.epoch() == epoch,
+            "the owner key changed"
+        );
+        Ok(())
+    })
+}
+
+fn refused(process: &mut Process, names: &str) -> Result<()> {
+    let status = process.wait(SETTLED_WITHIN)?;
+    let log = process.log_text()?;
+    ensure!(
+        status.code() == Some(1),
+        "ended with {status} instead of exit code 1; its log: {log}"
+    );
+    ensure!(log.contains(names), "the log does not name {names}: {log}");
+    ensure!(!log.contains("panicked"), "{log}");
+    Ok(())
+}
