@@ -144,6 +144,7 @@ fn the_kernel_says_what_the_host_says() {
         let (action, frame) = match case.expect {
             Expect::Untouched | Expect::Passed(_) => (passes, case.frame.clone()),
             Expect::Dropped(_) | Expect::Conflict => (drops, case.frame.clone()),
+            Expect::Anonymised => (passes, cases::expected_probe(&case.frame)),
             Expect::Answered => (XDP_TX, cases::expected_answer(&case.frame)),
         };
         assert_eq!(ran.action, action, "{}: {case:?}", case.name);
@@ -204,6 +205,7 @@ fn expected_count(expect: Expect) -> Counters {
         Expect::Untouched => return counters,
         Expect::Answered => &mut counters.answered,
         Expect::Conflict => &mut counters.conflicts,
+        Expect::Anonymised => &mut counters.guarded,
         Expect::Passed(Passed::Delivered) => &mut counters.delivered,
         Expect::Passed(Passed::Claim) => &mut counters.claims_passed,
         Expect::Passed(Passed::Sent) => &mut counters.sent,

@@ -96,7 +96,7 @@ pub struct Counters {
     pub claims_dropped: u64,
     /// Claims by the owner, or heard while our own lease was past, let through.
     pub claims_passed: u64,
-    /// Frames stopped on an interface that does not carry it.
+    /// Frames stopped, or made to speak for nobody, on an interface that does not carry it.
     pub guarded: u64,
     /// Frames that speak for it, sent.
     pub sent: u64,

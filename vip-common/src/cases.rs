@@ -70,6 +70,8 @@ pub enum Expect {
     Untouched,
     /// Answered from `OUR_MAC`.
     Answered,
+    /// Passed as a probe.
+    Anonymised,
     /// Passed and counted.
     Passed(Passed),
     /// Dropped and counted.
@@ -156,6 +158,7 @@ impl Expect {
         match (self, verdict) {
             (Self::Untouched, Verdict::NotOurs) => true,
             (Self::Answered, Verdict::Answer { slot, mac, .. }) => slot == SLOT && mac == OUR_MAC,
+            (Self::Anonymised, Verdict::Anonymise { slot, .. }) => slot == SLOT,
             (Self::Passed(want), Verdict::Pass { slot, reason }) => slot == SLOT && reason == want,
             (Self::Dropped(want), Verdict::Drop { slot, reason }) => slot == SLOT && reason == want,
             (Self::Conflict, Verdict::Conflict { slot, vip, .. }) => {
@@ -218,6 +221,14 @@ pub fn expected_answer(request: &[u8]) -> Vec<u8> {
         answer = tagged(&answer, u16::from_be_bytes([request[14], request[15]]));
     }
     answer
+}
+
+/// An ARP request, asked in nobody's name.
+pub fn expected_probe(request: &[u8]) -> Vec<u8> {
+    let mut probe = request.to_vec();
+    let arp_at = request.len() - (60 - 14);
+    probe[arp_at + arp::SENDER_IP..arp_at + arp::TARGET_MAC].fill(0);
+    probe
 }
 
 /// The table.
@@ -577,7 +588,7 @@ fn guard_rows(rows: &mut Vec<Case>) {
 }
 
 fn egress_rows(rows: &mut Vec<Case>) {
-    use Expect::{Dropped as Drops, Passed as Passes, Untouched};
+    use Expect::{Anonymised, Dropped as Drops, Passed as Passes, Untouched};
     use Stage::{Expired, Follower, Owner};
     let mut row = |name, carrier, stage, frame, expect| {
         rows.push(Case {
@@ -617,6 +628,35 @@ fn egress_rows(rows: &mut Vec<Case>) {
         OTHER,
         Owner,
         announce.clone(),
+        Drops(Dropped::Guarded),
+    );
+    let ask = arp_frame(BROADCAST, arp::REQUEST, (OUR_MAC, VIP), ([0; 6], CLIENT));
+    row(
+        "the owner asks for its neighbours",
+        CARRIER,
+        Owner,
+        ask.clone(),
+        Passes(Passed::Sent),
+    );
+    row(
+        "by another way it asks in nobody's name",
+        OTHER,
+        Owner,
+        ask.clone(),
+        Anonymised,
+    );
+    row(
+        "a tag of VLAN 0 changes nothing of that",
+        OTHER,
+        Owner,
+        tagged(&ask, 0),
+        Anonymised,
+    );
+    row(
+        "who does not own it does not ask",
+        OTHER,
+        Follower,
+        ask.clone(),
         Drops(Dropped::Guarded),
     );
     for stage in [Follower, Expired] {

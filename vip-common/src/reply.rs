@@ -1,4 +1,4 @@
-//! A request turned into its answer, in place.
+//! ARP packets rewritten in place: a request into its answer, or into a probe.
 
 use crate::{
     frame::{ETH_DESTINATION, ETH_SOURCE, Layout, Mac, TAGGED_PAYLOAD, UNTAGGED_PAYLOAD, arp},
@@ -16,6 +16,16 @@ pub fn answer_arp(frame: &mut (impl Writer + ?Sized), layout: Layout, mac: Mac) 
     match layout {
         Layout::Untagged => answer_arp_at::<UNTAGGED_PAYLOAD>(frame, mac),
         Layout::PriorityTagged => answer_arp_at::<TAGGED_PAYLOAD>(frame, mac),
+    }
+}
+
+/// Turns an ARP request into a probe: asked in nobody's name (RFC 5227 §2.1.1).
+#[inline(always)]
+#[must_use = "a frame that was not written whole must not be sent"]
+pub fn anonymise_arp(frame: &mut (impl Writer + ?Sized), layout: Layout) -> Option<()> {
+    match layout {
+        Layout::Untagged => frame.write(UNTAGGED_PAYLOAD + arp::SENDER_IP, [0; 4]),
+        Layout::PriorityTagged => frame.write(TAGGED_PAYLOAD + arp::SENDER_IP, [0; 4]),
     }
 }
 

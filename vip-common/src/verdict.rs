@@ -37,6 +37,13 @@ pub enum Verdict {
         /// What to answer.
         mac: Mac,
     },
+    /// Take the shared IP out of the ARP request, and pass that as a probe.
+    Anonymise {
+        /// The counters' row.
+        slot: u32,
+        /// Where the ARP packet lies.
+        layout: Layout,
+    },
     /// Pass it.
     Pass {
         /// The counters' row.
@@ -157,32 +164,45 @@ pub fn guard(frame: &(impl Reader + ?Sized), for_us: bool, around: &impl Surroun
 
 /// A frame that goes out by any interface that has one of our programs: what speaks for a shared
 /// IP does so only through an open gate, and by ARP only where it is carried.
+///
+/// When a packet from a shared IP leaves by another interface, Linux asks for the next hop there in
+/// the shared IP's name, which would tell the network that it is to be found at that interface. The
+/// question goes out as a probe, in nobody's name (RFC 5227 §2.1.1): it is answered all the same.
 #[inline(always)]
 pub fn egress(frame: &(impl Reader + ?Sized), around: &impl Surroundings) -> Verdict {
-    let (speaker, is_arp) = match parse(frame) {
-        Parsed::Arp(packet) => (packet.sender_ip, true),
-        Parsed::Ipv4 { source, .. } => (source, false),
+    let (speaker, packet) = match parse(frame) {
+        Parsed::Arp(packet) => (packet.sender_ip, Some(packet)),
+        Parsed::Ipv4 { source, .. } => (source, None),
         Parsed::Other => return Verdict::NotOurs,
     };
     let Some(gate) = around.gate(&VipKey::v4(speaker)) else {
         return Verdict::NotOurs;
     };
-    if is_arp && gate.ifindex != around.ifindex() {
-        return Verdict::Drop {
-            slot: gate.slot,
-            reason: Dropped::Guarded,
-        };
-    }
-    if is_open(&gate, around) {
-        Verdict::Pass {
-            slot: gate.slot,
+    let slot = gate.slot;
+    let is_open = is_open(&gate, around);
+    match packet {
+        Some(packet) if gate.ifindex != around.ifindex() => {
+            let asks = packet.operation == arp::REQUEST && packet.target_ip != packet.sender_ip;
+            if asks && is_open {
+                Verdict::Anonymise {
+                    slot,
+                    layout: packet.layout,
+                }
+            } else {
+                Verdict::Drop {
+                    slot,
+                    reason: Dropped::Guarded,
+                }
+            }
+        }
+        _ if is_open => Verdict::Pass {
+            slot,
             reason: Passed::Sent,
-        }
-    } else {
-        Verdict::Drop {
-            slot: gate.slot,
+        },
+        _ => Verdict::Drop {
+            slot,
             reason: Dropped::Fenced,
-        }
+        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! The table of `cases`, on the host.
 
 use vip_common::{
-    cases::{Case, Expect, Hook, Host, expected_answer, table},
+    cases::{Case, Expect, Hook, Host, expected_answer, expected_probe, table},
     reader::{Reader as _, Writer as _},
     reply,
     verdict::{self, Verdict},
@@ -47,6 +47,24 @@ fn every_answer_is_the_request_turned_round() {
         answered += 1;
     }
     assert!(answered >= 5, "the table has lost its answers");
+}
+
+#[test]
+fn a_question_by_another_way_goes_out_as_a_probe() {
+    let mut asked = 0;
+    for case in table()
+        .into_iter()
+        .filter(|case| case.expect == Expect::Anonymised)
+    {
+        let Verdict::Anonymise { layout, .. } = judge(&case) else {
+            panic!("{} is not anonymised", case.name);
+        };
+        let mut frame = case.frame.clone();
+        reply::anonymise_arp(frame.as_mut_slice(), layout).expect("a parsed frame is whole");
+        assert_eq!(frame, expected_probe(&case.frame), "{}", case.name);
+        asked += 1;
+    }
+    assert!(asked >= 2, "the table has lost its questions");
 }
 
 #[test]

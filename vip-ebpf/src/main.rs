@@ -51,7 +51,10 @@ pub fn vip_xdp(context: XdpContext) -> u32 {
     record(&verdict, &around);
     match verdict {
         Verdict::NotOurs | Verdict::Pass { .. } => xdp_action::XDP_PASS,
-        Verdict::Drop { .. } | Verdict::Conflict { .. } => xdp_action::XDP_DROP,
+        // Only egress makes probes.
+        Verdict::Anonymise { .. } | Verdict::Drop { .. } | Verdict::Conflict { .. } => {
+            xdp_action::XDP_DROP
+        }
         Verdict::Answer { layout, mac, .. } => match reply::answer_arp(&mut frame, layout, mac) {
             Some(()) => xdp_action::XDP_TX,
             None => xdp_action::XDP_DROP,
@@ -65,7 +68,8 @@ pub fn vip_egress(context: TcContext) -> i32 {
     let Some(around) = untagged(&context) else {
         return TC_ACT_UNSPEC;
     };
-    let verdict = verdict::egress(&Frame::of_tc(&context), &around);
+    let mut frame = Frame::of_tc(&context);
+    let verdict = verdict::egress(&frame, &around);
     if is_logging() && verdict != Verdict::NotOurs {
         debug!(
             &context,
@@ -75,7 +79,13 @@ pub fn vip_egress(context: TcContext) -> i32 {
         );
     }
     record(&verdict, &around);
-    tc_action(&verdict)
+    match verdict {
+        Verdict::Anonymise { layout, .. } => match reply::anonymise_arp(&mut frame, layout) {
+            Some(()) => TC_ACT_UNSPEC,
+            None => TC_ACT_SHOT,
+        },
+        _ => tc_action(&verdict),
+    }
 }
 
 /// Ingress of an interface that has an address of its own, for the shared IPs of others.
@@ -131,8 +141,11 @@ fn tc_action(verdict: &Verdict) -> i32 {
     match verdict {
         // Whatever else is attached has its say: TCX calls this `TCX_NEXT`.
         Verdict::NotOurs | Verdict::Pass { .. } => TC_ACT_UNSPEC,
-        // TC hooks have no way to answer; neither verdict of theirs asks for it.
-        Verdict::Answer { .. } | Verdict::Drop { .. } | Verdict::Conflict { .. } => TC_ACT_SHOT,
+        // Nothing is answered from TC, and probes are made before.
+        Verdict::Answer { .. }
+        | Verdict::Anonymise { .. }
+        | Verdict::Drop { .. }
+        | Verdict::Conflict { .. } => TC_ACT_SHOT,
     }
 }
 
@@ -142,6 +155,7 @@ fn record(verdict: &Verdict, around: &Maps) {
     match *verdict {
         Verdict::NotOurs => {}
         Verdict::Answer { slot, .. } => count(slot, |row| &mut row.answered),
+        Verdict::Anonymise { slot, .. } => count(slot, |row| &mut row.guarded),
         Verdict::Pass { slot, reason } => count(slot, |row: &mut Counters| match reason {
             Passed::Delivered => &mut row.delivered,
             Passed::Claim => &mut row.claims_passed,
@@ -182,6 +196,7 @@ fn name_of(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::NotOurs => "not ours",
         Verdict::Answer { .. } => "answered",
+        Verdict::Anonymise { .. } => "made a probe",
         Verdict::Pass { .. } => "passed",
         Verdict::Drop { .. } => "dropped",
         Verdict::Conflict { .. } => "conflict",

@@ -69,6 +69,11 @@ const NEEDS: &[Need] = &[
         Sign::Program("ip"),
     ),
     apt(
+        "iputils-ping",
+        "asks for a shared IP as a client would",
+        Sign::Program("ping"),
+    ),
+    apt(
         "bpftool",
         "shows what is loaded in the kernel",
         Sign::Program("bpftool"),

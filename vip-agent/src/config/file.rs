@@ -37,8 +37,8 @@ pub(super) struct FileEtcd {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct FileTls {
     pub ca: Text,
-    pub cert: Text,
-    pub key: Text,
+    pub cert: Option<Text>,
+    pub key: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -92,6 +92,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileConfig, ConfigError> 
             .trim_start_matches("error: ")
             .trim_end_matches([':', ' '])
             .to_owned();
+        // Of what it expected it does not say where; the line itself does.
+        let line = error
+            .location()
+            .and_then(|at| text.lines().nth(usize::try_from(at.line()).ok()? - 1));
+        let what = match line.map(str::trim) {
+            Some(line) if !what.starts_with("unknown field") => format!("{what}, in `{line}`"),
+            _ => what,
+        };
         match place {
             Some(place) => ConfigError::at(&place, what),
             None => ConfigError::new(format!("{}: {what}", path.display())),

@@ -58,7 +58,14 @@ pub struct EtcdConfig {
 pub struct Tls {
     /// Who signed the servers' certificates.
     pub ca: PathBuf,
-    /// Our certificate.
+    /// Who we are, where the servers ask for a client's certificate.
+    pub identity: Option<Identity>,
+}
+
+/// A certificate, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate.
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
@@ -186,7 +193,9 @@ impl Config {
             };
             flags.etcd.iter().map(flag).collect()
         };
-        let tls = etcd.tls.map(|tls| [tls.ca, tls.cert, tls.key].map(in_file));
+        let tls = etcd
+            .tls
+            .map(|tls| (in_file(tls.ca), tls.cert.map(in_file), tls.key.map(in_file)));
         let user = etcd
             .user
             .map(|user| [user.name, user.password_file].map(in_file));

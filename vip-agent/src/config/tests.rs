@@ -178,7 +178,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "http://10.0.0.11:2379",
         "https://10.0.0.11:2379",
-        "a.yaml:3:15: endpoint `https://10.0.0.11:2379`: https needs `etcd.tls` with ca, cert and key",
+        "a.yaml:3:15: endpoint `https://10.0.0.11:2379`: https needs `etcd.tls` with the `ca` that signed the servers' certificates",
     ),
     (
         "http://10.0.0.11:2379",

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs::File, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{ConfigError, InterfaceConfig, OnStop, Place, Tls, User, Written};
+use super::{ConfigError, Identity, InterfaceConfig, OnStop, Place, Tls, User, Written};
 use crate::dataplane::DataplaneMode;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(3);
@@ -152,7 +152,7 @@ pub(super) fn endpoints(
             match (scheme, has_tls) {
                 ("http", true) => return wrong("`etcd.tls` is given, so write https".to_owned()),
                 ("https", false) => {
-                    return wrong("https needs `etcd.tls` with ca, cert and key".to_owned());
+                    return wrong("https needs `etcd.tls` with the `ca` that signed the servers' certificates".to_owned());
                 }
                 _ => {}
             }
@@ -168,14 +168,28 @@ pub(super) fn endpoints(
         .collect()
 }
 
-pub(super) fn tls([ca, cert, key]: [Written; 3]) -> Result<Tls, ConfigError> {
-    for file in [&ca, &cert, &key] {
-        readable(file)?;
-    }
+pub(super) fn tls(
+    (ca, cert, key): (Written, Option<Written>, Option<Written>),
+) -> Result<Tls, ConfigError> {
+    readable(&ca)?;
+    let identity = match (cert, key) {
+        (Some(cert), Some(key)) => {
+            readable(&cert)?;
+            readable(&key)?;
+            Some(Identity {
+                cert: cert.value.into(),
+                key: key.value.into(),
+            })
+        }
+        (None, None) => None,
+        (Some(lone), None) | (None, Some(lone)) => {
+            let why = "etcd.tls: `cert` and `key` go together; give both or neither";
+            return Err(ConfigError::at(&lone.place, why));
+        }
+    };
     Ok(Tls {
         ca: ca.value.into(),
-        cert: cert.value.into(),
-        key: key.value.into(),
+        identity,
     })
 }
 

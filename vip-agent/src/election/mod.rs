@@ -492,6 +492,9 @@ impl Election {
             let concerns_us = self.vips[&ip].is_on(Some(lease_id))
                 || found.is_some_and(|held| held.lease == lease_id);
             if concerns_us {
+                if let Some(other) = found.filter(|held| held.lease != lease_id) {
+                    self.cause = format!("etcd has {} as the owner", other.record.node);
+                }
                 self.learn_by_reading(ip, found.cloned(), snapshot.revision, longest);
             }
         }

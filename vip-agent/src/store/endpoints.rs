@@ -8,14 +8,17 @@ use std::{
     fs,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use super::error::StoreError;
 use crate::config::{EtcdConfig, Tls};
@@ -50,7 +53,8 @@ pub(super) struct Endpoints {
     /// Silence after which a hedged question goes to the next endpoint as well.
     hedge_after: Duration,
     clients: Vec<Mutex<Option<Client>>>,
-    first: AtomicUsize,
+    /// The endpoint that is asked first: the one that answered last.
+    first: watch::Sender<usize>,
     ever_answered: AtomicBool,
     last_error: Mutex<Option<String>>,
 }
@@ -60,7 +64,7 @@ impl Endpoints {
         Self {
             hedge_after: ttl / 12,
             clients: config.endpoints.iter().map(|_| Mutex::new(None)).collect(),
-            first: AtomicUsize::new(0),
+            first: watch::Sender::new(0),
             ever_answered: AtomicBool::new(false),
             last_error: Mutex::new(None),
             config: config.clone(),
@@ -69,7 +73,7 @@ impl Endpoints {
 
     pub fn health(&self) -> Health {
         Health {
-            endpoint: self.config.endpoints[self.first.load(Ordering::Relaxed)].clone(),
+            endpoint: self.config.endpoints[*self.first.borrow()].clone(),
             last_error: lock(&self.last_error).clone(),
             ever_answered: self.ever_answered.load(Ordering::Relaxed),
         }
@@ -85,7 +89,7 @@ impl Endpoints {
     ) -> Result<T, StoreError> {
         let deadline = Instant::now() + patience;
         let count = self.clients.len();
-        let first = self.first.load(Ordering::Relaxed);
+        let first = *self.first.borrow();
         let most = if ask == Ask::Hedged { count } else { 1 };
         let mut others = (1..most).map(|step| (first + step) % count);
         let mut attempts = FuturesUnordered::new();
@@ -102,7 +106,7 @@ impl Endpoints {
             };
             match answered {
                 (index, Ok(answer)) => {
-                    self.first.store(index, Ordering::Relaxed);
+                    self.prefer(index);
                     self.ever_answered.store(true, Ordering::Relaxed);
                     *lock(&self.last_error) = None;
                     return Ok(answer);
@@ -128,15 +132,24 @@ impl Endpoints {
             return;
         }
         *lock(&self.clients[index]) = None;
-        let next = (index + 1) % self.clients.len();
-        // Only if nobody has turned to another one already.
-        let _ = self
-            .first
-            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+        // Unless another one answers first by now.
+        if *self.first.borrow() == index {
+            self.prefer((index + 1) % self.clients.len());
+        }
+    }
+
+    /// Tells when another endpoint is asked first than before.
+    pub fn preference(&self) -> watch::Receiver<usize> {
+        self.first.subscribe()
     }
 
     pub fn url(&self, index: usize) -> &str {
         &self.config.endpoints[index]
+    }
+
+    fn prefer(&self, index: usize) {
+        self.first
+            .send_if_modified(|first| std::mem::replace(first, index) != index);
     }
 
     async fn attempt<T>(
@@ -184,10 +197,11 @@ impl Endpoints {
             .with_keep_alive(KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        if let Some(Tls { ca, cert, key }) = &self.config.tls {
-            let tls = TlsOptions::new()
-                .ca_certificate(Certificate::from_pem(read(ca)?))
-                .identity(Identity::from_pem(read(cert)?, read(key)?));
+        if let Some(Tls { ca, identity }) = &self.config.tls {
+            let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?));
+            if let Some(own) = identity {
+                tls = tls.identity(Identity::from_pem(read(&own.cert)?, read(&own.key)?));
+            }
             options = options.with_tls(tls);
         }
         if let Some(user) = &self.config.user {

@@ -3,45 +3,89 @@
 use std::time::Duration;
 
 use etcd_client::{EventType, WatchOptions, WatchResponse};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{Shared, StoreError, endpoints::Ask, keys::Place, records};
 use crate::election::{Change, Event};
 
+/// Between two tries to open a watch.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How one stream of a watch ended.
+enum Ended {
+    /// It can go on with another endpoint from where it was.
+    Interrupted(String),
+    /// What happened since can only be had by reading everything.
+    Lost(String),
+}
+
 impl Shared {
-    /// Watches from `from_revision` on until the watch is lost, and says why. Progress is asked
-    /// for each half of `silence`, so a quiet watch can be told from a dead one.
+    /// Watches from `from_revision` on until the watch is lost, and says why.
+    ///
+    /// When the endpoint breaks, or another one has come to be asked first (this one was slow to
+    /// answer a renewal, and may be dead), the watch goes on there from the revision after the last
+    /// that it saw: etcd sends what happened meanwhile, so nothing is missed. Progress is asked for
+    /// each half of `silence`, so a quiet endpoint can be told from a dead one.
     pub(super) async fn watch(&self, from_revision: i64, silence: Duration) {
-        let cause = self.watch_until_lost(from_revision, silence).await;
+        let mut next_revision = from_revision;
+        let mut heard_at = Instant::now();
+        let cause = loop {
+            match self
+                .watch_one(&mut next_revision, &mut heard_at, silence)
+                .await
+            {
+                Ended::Lost(cause) => break cause,
+                Ended::Interrupted(cause) if heard_at.elapsed() >= silence => break cause,
+                Ended::Interrupted(cause) => {
+                    tracing::debug!(cause, next_revision, "the watch goes on elsewhere");
+                    // A refused connection fails at once, and is not to be asked for in a spin.
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        };
         self.tell(Event::WatchLost(cause));
     }
 
-    async fn watch_until_lost(&self, from_revision: i64, silence: Duration) -> String {
+    /// Watches one endpoint, the one that is asked first.
+    async fn watch_one(
+        &self,
+        next_revision: &mut i64,
+        heard_at: &mut Instant,
+        silence: Duration,
+    ) -> Ended {
+        let mut preference = self.endpoints.preference();
         let options = WatchOptions::new()
             .with_prefix()
-            .with_start_revision(from_revision);
+            .with_start_revision(*next_revision);
         let opened = self
             .endpoints
-            .ask(Ask::Once, silence, async |index, mut client| {
+            .ask(Ask::Once, silence / 4, async |index, mut client| {
                 let stream = client.watch(self.keys.all(), Some(options.clone())).await?;
                 Ok((index, stream))
             })
             .await;
         let (index, mut stream) = match opened {
             Ok(opened) => opened,
-            Err(error) => return self.note(error),
+            Err(error) => return Ended::Interrupted(self.note(error)),
         };
         let url = self.endpoints.url(index);
         let mut ask_at = Instant::now() + silence / 2;
-        let mut heard_at = Instant::now();
         loop {
             let message = tokio::select! {
                 message = stream.message() => message,
+                // The sender lives as long as we do.
+                Ok(first) = preferred(&mut preference, index) => {
+                    let now = self.endpoints.url(first);
+                    return Ended::Interrupted(format!("etcd at {url} is slow; {now} answers"));
+                }
                 () = sleep_until(ask_at) => {
                     if heard_at.elapsed() >= silence {
                         let error = StoreError::silence(url, silence);
                         self.endpoints.fail(index, &error);
-                        return error.to_string();
+                        return Ended::Interrupted(error.to_string());
                     }
                     ask_at = Instant::now() + silence / 2;
                     // The answer, or its absence, is what counts; a full queue is silence too.
@@ -49,17 +93,19 @@ impl Shared {
                     continue;
                 }
             };
-            heard_at = Instant::now();
             match message {
-                Ok(Some(response)) => match self.lost_by(&response) {
-                    Some(cause) => return cause,
-                    None => self.pass_on(&response),
-                },
-                Ok(None) => return format!("etcd at {url} closed the watch"),
+                Ok(Some(response)) => {
+                    *heard_at = Instant::now();
+                    if let Some(cause) = self.lost_by(&response) {
+                        return Ended::Lost(cause);
+                    }
+                    self.pass_on(&response, next_revision);
+                }
+                Ok(None) => return Ended::Interrupted(format!("etcd at {url} closed the watch")),
                 Err(error) => {
                     let error = StoreError::client(url, error);
                     self.endpoints.fail(index, &error);
-                    return self.note(error);
+                    return Ended::Interrupted(self.note(error));
                 }
             }
         }
@@ -78,13 +124,14 @@ impl Shared {
     }
 
     /// A response holds whole revisions: etcd splits them only for those who ask for fragments.
-    fn pass_on(&self, response: &WatchResponse) {
+    fn pass_on(&self, response: &WatchResponse, next_revision: &mut i64) {
         let changes: Vec<Change> = response
             .events()
             .iter()
             .filter_map(|event| {
                 let kv = event.kv()?;
                 let revision = kv.mod_revision();
+                *next_revision = revision + 1;
                 let gone = event.event_type() == EventType::Delete;
                 match self.keys.place(kv.key())? {
                     Place::Member(node) => {
@@ -104,4 +151,15 @@ impl Shared {
             self.tell(Event::Watched(changes));
         }
     }
+}
+
+/// Waits until another endpoint than `index` is asked first.
+async fn preferred(
+    preference: &mut watch::Receiver<usize>,
+    index: usize,
+) -> Result<usize, watch::error::RecvError> {
+    preference
+        .wait_for(|first| *first != index)
+        .await
+        .map(|first| *first)
 }
