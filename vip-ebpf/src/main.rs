@@ -18,7 +18,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use aya_log_ebpf::debug;
+use aya_log_ebpf::info;
 use maps::{Maps, boot_now_ns, count, is_logging, tell};
 use packet::Frame;
 use vip_common::{
@@ -41,7 +41,7 @@ pub fn vip_xdp(context: XdpContext) -> u32 {
     let mut frame = Frame::of_xdp(&context);
     let verdict = verdict::ingress(&frame, &around);
     if is_logging() && verdict != Verdict::NotOurs {
-        debug!(
+        info!(
             &context,
             "ingress on {}: {}",
             around.ifindex,
@@ -71,7 +71,7 @@ pub fn vip_egress(context: TcContext) -> i32 {
     let mut frame = Frame::of_tc(&context);
     let verdict = verdict::egress(&frame, &around);
     if is_logging() && verdict != Verdict::NotOurs {
-        debug!(
+        info!(
             &context,
             "egress on {}: {}",
             around.ifindex,
@@ -97,7 +97,7 @@ pub fn vip_guard(context: TcContext) -> i32 {
     let for_us = skb(&context).pkt_type != PACKET_OTHERHOST;
     let verdict = verdict::guard(&Frame::of_tc(&context), for_us, &around);
     if is_logging() && verdict != Verdict::NotOurs {
-        debug!(
+        info!(
             &context,
             "guard on {}: {}",
             around.ifindex,

@@ -22,6 +22,15 @@ pub enum DataplaneError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another agent has it.
+    #[error(
+        "bpf-dir {}: another vip-agent is using it; stop that one first, or give this one a bpf-dir \
+         of its own", path.display()
+    )]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The maps are another version's.
     #[error(
         "bpf-dir {}: its maps are of another version ({found}) than this vip-agent's (v{ours}); stop \

@@ -1,13 +1,17 @@
 //! What is pinned, and where.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use aya::maps::{HashMap, Map, MapData};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
 use vip_common::abi::{ABI_VERSION, Gate, VipKey, names};
 
 use super::error::DataplaneError;
@@ -29,6 +33,7 @@ pub fn cleanup(bpf_dir: &Path) -> Result<Leftovers, DataplaneError> {
     require_bpffs(bpf_dir, bpf_dir)?;
     let pins = Pins {
         root: bpf_dir.to_owned(),
+        _lock: lock(bpf_dir)?,
     };
     let vips = pins.gates().unwrap_or_else(|error| {
         tracing::warn!(%error, "the gates could not be read; their addresses are not looked for");
@@ -39,9 +44,11 @@ pub fn cleanup(bpf_dir: &Path) -> Result<Leftovers, DataplaneError> {
     Ok(Leftovers { vips, any: true })
 }
 
-/// A directory of pins.
+/// A directory of pins, locked: two agents with state directories of their own would still swap
+/// each other's programs.
 pub(super) struct Pins {
     root: PathBuf,
+    _lock: Flock<File>,
 }
 
 impl Pins {
@@ -52,18 +59,12 @@ impl Pins {
             .find(|path| path.exists())
             .unwrap_or(Path::new("/"));
         require_bpffs(standing, root)?;
+        make_directory(root)?;
         let pins = Self {
             root: root.to_owned(),
+            _lock: lock(root)?,
         };
-        for directory in [root.to_owned(), pins.links()] {
-            fs::create_dir_all(&directory).map_err(|source| match source.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    let what = format!("make {}", directory.display());
-                    DataplaneError::Permission { what, source }
-                }
-                _ => DataplaneError::io(directory)(source),
-            })?;
-        }
+        make_directory(&pins.links())?;
         pins.require_abi()?;
         Ok(pins)
     }
@@ -167,6 +168,24 @@ impl Pins {
             })
             .collect()
     }
+}
+
+fn make_directory(path: &Path) -> Result<(), DataplaneError> {
+    fs::create_dir_all(path).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => DataplaneError::Permission {
+            what: format!("make {}", path.display()),
+            source,
+        },
+        _ => DataplaneError::io(path)(source),
+    })
+}
+
+/// A directory can be locked like any file; its owner's end, whatever the manner, unlocks it.
+fn lock(root: &Path) -> Result<Flock<File>, DataplaneError> {
+    let directory = File::open(root).map_err(DataplaneError::io(root))?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| DataplaneError::Busy {
+        path: root.to_owned(),
+    })
 }
 
 fn require_bpffs(standing: &Path, named: &Path) -> Result<(), DataplaneError> {

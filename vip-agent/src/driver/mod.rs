@@ -54,6 +54,8 @@ struct Driver {
     addresses: Addresses,
     announcements: Announcements,
     since: Since,
+    /// Whether an earlier process left open gates.
+    inherits: bool,
 }
 
 /// What the loop waits for.

@@ -1,9 +1,6 @@
 //! From a configuration to a running loop, and from its end to what is left behind.
 
-use std::{fs::File, path::Path};
-
-use anyhow::{Context as _, anyhow, bail};
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use super::{
@@ -15,68 +12,28 @@ use super::{
 };
 use crate::{
     config::Config,
-    dataplane::{Dataplane, DataplaneMode, GateSpec},
+    dataplane::{self, Dataplane, DataplaneMode, GateSpec},
     election::{BootInstant, Election, Event, Exit, Inheritance, Settings},
     net::{self, AddressManager, Announcer, LinkMonitor},
-    state::StateDir,
+    state::{self, StateDir},
     status,
     store::Store,
 };
 
 /// Runs an agent until it is told to stop.
 pub async fn run(config: Config, ebpf_log: bool) -> anyhow::Result<()> {
-    let (release, hold) = signals().context("signals cannot be awaited")?;
-    let state = StateDir::open(&config.state_dir)?;
-    let mut dataplane = open_dataplane(&config, ebpf_log)?;
-    let _bpf_lock = dataplane
-        .is_some()
-        .then(|| lock_bpf_dir(&config.bpf_dir))
-        .transpose()?;
-    let mut interfaces = Interfaces::new(&config.interfaces);
-    let inheritance = inherit(&state, &config, dataplane.as_mut(), &mut interfaces).await?;
-    let inherits = !inheritance.open_gates.is_empty();
-
-    let (store_sender, store_events) = mpsc::unbounded_channel();
-    let (address_sender, address_events) = mpsc::unbounded_channel();
-    let (status_sender, status_requests) = mpsc::channel(8);
-    let links = LinkMonitor::open().context("changes of the interfaces cannot be watched")?;
-    let manager = AddressManager::open().context("addresses cannot be managed")?;
-    let announcer = Announcer::open().context("frames cannot be sent")?;
-    status::serve(&state.socket(), status_sender)
-        .with_context(|| format!("{}", state.socket().display()))?;
-
-    let settings = Settings {
-        node: config.node.clone(),
-        instance: state.instance().to_owned(),
-        host: nix::unistd::gethostname()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ttl: config.lease_ttl,
-        vips: config
-            .interfaces
-            .iter()
-            .flat_map(|one| one.vips.iter().copied())
-            .collect(),
-    };
-    let mut inputs = Inputs {
-        store: store_events,
-        addresses: address_events,
-        status: status_requests,
-        links,
-        release,
-        hold,
-    };
-    let mut driver = Driver {
-        election: Election::new(settings, inheritance),
-        store: Store::new(&config.etcd, config.lease_ttl, store_sender),
-        addresses: Addresses::new(manager, config.lease_ttl, address_sender),
-        announcements: Announcements::new(announcer),
-        since: Since::now(),
-        dataplane,
-        interfaces,
-        state,
-        config,
+    let state_dir = config.state_dir.clone();
+    let state = StateDir::open(&state_dir)?;
+    let goes_on = state.lease().is_some();
+    let (mut driver, mut inputs) = match prepare(config, state, ebpf_log).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            // A start that came to nothing leaves nothing, unless it is for the next to go on with.
+            if !goes_on {
+                state::cleanup(&state_dir)?;
+            }
+            return Err(error);
+        }
     };
     tracing::info!(
         node = driver.config.node,
@@ -90,7 +47,66 @@ pub async fn run(config: Config, ebpf_log: bool) -> anyhow::Result<()> {
         Ok(Some(exit)) => Ok(exit),
         Err(error) => Err(error),
     };
-    driver.end(ended, inherits)
+    driver.end(ended)
+}
+
+/// Everything that the loop holds and waits for. What touches the kernel comes last.
+async fn prepare(
+    config: Config,
+    state: StateDir,
+    ebpf_log: bool,
+) -> anyhow::Result<(Driver, Inputs)> {
+    let (release, hold) = signals().context("signals cannot be awaited")?;
+    let (store_sender, store_events) = mpsc::unbounded_channel();
+    let (address_sender, address_events) = mpsc::unbounded_channel();
+    let (status_sender, status_requests) = mpsc::channel(8);
+    let links = LinkMonitor::open().context("changes of the interfaces cannot be watched")?;
+    let manager = AddressManager::open().context("addresses cannot be managed")?;
+    let announcer = Announcer::open()?;
+    status::serve(&state.socket(), status_sender)
+        .with_context(|| state.socket().display().to_string())?;
+    let mut dataplane = open_dataplane(&config, ebpf_log)?;
+    let mut interfaces = Interfaces::new(&config.interfaces);
+    let inheritance = inherit(&state, &config, dataplane.as_mut(), &mut interfaces).await?;
+    let inputs = Inputs {
+        store: store_events,
+        addresses: address_events,
+        status: status_requests,
+        links,
+        release,
+        hold,
+    };
+    let driver = Driver {
+        inherits: !inheritance.open_gates.is_empty(),
+        election: Election::new(settings(&config, &state), inheritance),
+        store: Store::new(&config.etcd, config.lease_ttl, store_sender),
+        addresses: Addresses::new(manager, config.lease_ttl, address_sender),
+        announcements: Announcements::new(announcer),
+        since: Since::now(),
+        dataplane,
+        interfaces,
+        state,
+        config,
+    };
+    Ok((driver, inputs))
+}
+
+fn settings(config: &Config, state: &StateDir) -> Settings {
+    let hostname = nix::unistd::gethostname();
+    let vips = config
+        .interfaces
+        .iter()
+        .flat_map(|one| one.vips.iter().copied());
+    Settings {
+        node: config.node.clone(),
+        instance: state.instance().to_owned(),
+        host: hostname
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ttl: config.lease_ttl,
+        vips: vips.collect(),
+    }
 }
 
 fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Option<Dataplane>> {
@@ -106,21 +122,13 @@ fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Option<Data
         );
     }
     if config.interfaces.iter().all(|one| unfenced(one.dataplane)) {
+        // Gates of an earlier configuration would stay shut for good.
+        if dataplane::cleanup(&config.bpf_dir).is_ok_and(|left| left.any) {
+            tracing::info!(bpf_dir = %config.bpf_dir.display(), "programs of an earlier start are taken away");
+        }
         return Ok(None);
     }
     Ok(Some(Dataplane::open(&config.bpf_dir, ebpf_log)?))
-}
-
-/// Two agents with state directories of their own would still swap each other's programs.
-fn lock_bpf_dir(path: &Path) -> anyhow::Result<Flock<File>> {
-    let directory = File::open(path).with_context(|| path.display().to_string())?;
-    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| {
-        anyhow!(
-            "bpf-dir {}: another vip-agent is using it; stop that one first, or give this one a \
-             bpf-dir of its own",
-            path.display()
-        )
-    })
 }
 
 /// What an earlier process left: its lease, and the gates that stand in the kernel. Those of
@@ -181,6 +189,9 @@ impl Driver {
                 None => {}
             }
         }
+        if let Some(dataplane) = &mut self.dataplane {
+            dataplane.drop_unused_links()?;
+        }
         for (vip, fit) in self.interfaces.fitness().collect::<Vec<_>>() {
             if let Some(exit) = self.feed(Event::Fitness(vip, fit))? {
                 return Ok(Some(exit));
@@ -190,7 +201,7 @@ impl Driver {
     }
 
     /// Leaves behind what the end asks for: nothing, or all of it.
-    fn end(self, ended: anyhow::Result<Exit>, inherits: bool) -> anyhow::Result<()> {
+    fn end(self, ended: anyhow::Result<Exit>) -> anyhow::Result<()> {
         let holds_any = self
             .interfaces
             .fitness()
@@ -199,7 +210,7 @@ impl Driver {
             Ok(Exit::Released | Exit::NameTaken { .. }) => true,
             Ok(Exit::Held) => false,
             // What serves goes on until its deadline: the kernel shuts it, not we.
-            Err(_) => !holds_any && !inherits,
+            Err(_) => !holds_any && !self.inherits,
         };
         if leave_nothing {
             if let Some(dataplane) = self.dataplane {

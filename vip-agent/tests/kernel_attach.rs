@@ -1,0 +1,289 @@
+//! Attaching, adopting, and leaving nothing: on veth pairs in network and mount namespaces that each
+//! test makes for itself, and that end with its thread.
+
+use std::{fs, path::Path, process::Command, thread};
+
+use aya::{
+    EbpfLoader,
+    maps::{Map, MapData, PerCpuArray, PerCpuValues},
+    programs::{Xdp, XdpMode, links::PinnedLink},
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use vip_agent::dataplane::{
+    Attached, Dataplane, DataplaneError, DataplaneMode, GateSpec, cleanup, object,
+};
+use vip_common::abi::{Counters, Gate, names};
+
+const INTERFACE: &str = "va";
+
+/// Runs `test` with a fresh bpffs and a veth pair `va`, `vb`, where that is allowed.
+fn staged(test: fn(&Path, u32)) {
+    if !nix::unistd::geteuid().is_root() || object().is_none() {
+        let why = "skipped: attaching needs root and a build with the eBPF object";
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{why}");
+        eprintln!("{why}");
+        return;
+    }
+    let outcome = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("root may");
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("root may");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        mount(
+            Some("bpf"),
+            directory.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            none,
+        )
+        .expect("the kernel has bpffs");
+        ip(&[
+            "link", "add", INTERFACE, "type", "veth", "peer", "name", "vb",
+        ]);
+        ip(&["link", "set", INTERFACE, "up"]);
+        let ifindex = nix::net::if_::if_nametoindex(INTERFACE).expect("it was just made");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let _reactor = runtime.enter();
+        test(&directory.path().join("vip-agent"), ifindex);
+        nix::mount::umount(directory.path()).expect("nothing holds it");
+    })
+    .join();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn ip(arguments: &[&str]) -> String {
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .expect("iproute2 is installed");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "ip {arguments:?}: {output:?}");
+    said
+}
+
+fn shown() -> String {
+    ip(&["-d", "link", "show", INTERFACE])
+}
+
+fn link_id(bpf_dir: &Path, pin: &str) -> (u32, u32) {
+    let pin = PinnedLink::from_pin(bpf_dir.join("links").join(pin)).expect("it is pinned");
+    let info = aya::programs::links::FdLink::from(pin)
+        .info()
+        .expect("the kernel knows it");
+    (info.id(), info.program_id())
+}
+
+fn open(bpf_dir: &Path) -> Dataplane {
+    Dataplane::open(bpf_dir, false).expect("the programs load")
+}
+
+#[test]
+fn a_second_start_swaps_the_programs_in_place_and_finds_the_gates() {
+    staged(|bpf_dir, ifindex| {
+        let vip = [10, 0, 0, 100].into();
+        let gate = GateSpec {
+            deadline_ns: u64::MAX,
+            epoch: 7,
+            ifindex,
+            mac: [2, 0, 0, 0, 0, 1],
+            owner_mac: [0; 6],
+        };
+        let pins = [
+            format!("{INTERFACE}-{ifindex}-xdp-native"),
+            format!("{INTERFACE}-{ifindex}-egress"),
+        ];
+        let mut first = open(bpf_dir);
+        let attachment = first
+            .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+            .expect("it attaches");
+        assert_eq!(attachment.mode, Attached::Native);
+        assert_eq!(attachment.why_not_better, None);
+        first.put_gate(vip, gate).expect("there is room");
+        first.set_lease_deadline_ns(12345);
+        let before = pins.each_ref().map(|pin| link_id(bpf_dir, pin));
+        // As if the process had died: nothing is closed.
+        drop(first);
+        assert!(
+            shown().contains(names::XDP),
+            "the guard of a dead agent stands"
+        );
+
+        let mut second = open(bpf_dir);
+        assert_eq!(second.lease_deadline_ns(), 12345);
+        let gates = second.gates().expect("they can be read");
+        let [(found, Gate { epoch: 7, .. })] = gates.as_slice() else {
+            panic!("{gates:?}");
+        };
+        assert_eq!(*found, vip);
+        second
+            .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+            .expect("it adopts");
+        let after = pins.each_ref().map(|pin| link_id(bpf_dir, pin));
+        for ((link, program), (adopted_link, swapped_program)) in before.iter().zip(&after) {
+            assert_eq!(link, adopted_link, "the link is the same one");
+            assert_ne!(program, swapped_program, "with another program in it");
+        }
+        second.close().expect("all of it can go");
+        assert!(!shown().contains("xdp"), "{}", shown());
+        assert!(!bpf_dir.exists());
+    });
+}
+
+#[test]
+fn generic_is_attached_when_asked_for() {
+    staged(|bpf_dir, ifindex| {
+        let mut dataplane = open(bpf_dir);
+        let attachment = dataplane
+            .attach(INTERFACE, ifindex, DataplaneMode::Generic)
+            .expect("it attaches");
+        assert_eq!(attachment.mode, Attached::Generic);
+        assert!(shown().contains("xdpgeneric"), "{}", shown());
+        dataplane.close().expect("all of it can go");
+    });
+}
+
+#[test]
+fn another_program_on_the_interface_stays_where_it_is() {
+    staged(|bpf_dir, ifindex| {
+        let object = object().expect("`staged` asked");
+        let mut foreign = EbpfLoader::new().load(object).expect("the programs load");
+        let program: &mut Xdp = foreign
+            .program_mut(names::CLOCK)
+            .expect("it is there")
+            .try_into()
+            .expect("it is XDP");
+        program.load().expect("it loads");
+        program
+            .attach(INTERFACE, XdpMode::Skb)
+            .expect("it attaches");
+        for mode in [
+            DataplaneMode::Auto,
+            DataplaneMode::Native,
+            DataplaneMode::Generic,
+        ] {
+            let mut dataplane = open(bpf_dir);
+            let refused = dataplane.attach(INTERFACE, ifindex, mode);
+            assert!(
+                matches!(refused, Err(DataplaneError::Taken { .. })),
+                "{mode}: {refused:?}"
+            );
+            dataplane.close().expect("all of it can go");
+            assert!(shown().contains(names::CLOCK), "{}", shown());
+        }
+    });
+}
+
+#[test]
+fn what_no_interface_needs_any_more_is_detached() {
+    staged(|bpf_dir, ifindex| {
+        let mut first = open(bpf_dir);
+        first
+            .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+            .expect("it attaches");
+        drop(first);
+        let mut second = open(bpf_dir);
+        second.drop_unused_links().expect("they can go");
+        assert!(!shown().contains("xdp"), "{}", shown());
+        second.close().expect("the rest can go");
+    });
+}
+
+#[test]
+fn two_agents_do_not_share_pins_and_cleanup_waits_for_the_living() {
+    staged(|bpf_dir, _| {
+        let first = open(bpf_dir);
+        let refused = Dataplane::open(bpf_dir, false).map(|_| ());
+        assert!(
+            matches!(refused, Err(DataplaneError::Busy { .. })),
+            "{refused:?}"
+        );
+        let refused = cleanup(bpf_dir).map(|_| ());
+        assert!(
+            matches!(refused, Err(DataplaneError::Busy { .. })),
+            "{refused:?}"
+        );
+        drop(first);
+        assert!(cleanup(bpf_dir).expect("nobody is there").any);
+        assert!(!bpf_dir.exists());
+    });
+}
+
+#[test]
+fn maps_of_another_abi_are_refused_and_left_alone() {
+    staged(|bpf_dir, _| {
+        drop(open(bpf_dir));
+        fs::remove_dir(bpf_dir.join("abi-v1")).expect("it is ours");
+        fs::create_dir(bpf_dir.join("abi-v999")).expect("a bpffs takes directories");
+        let refused = Dataplane::open(bpf_dir, false)
+            .map(|_| ())
+            .expect_err("it is another's");
+        let line = refused.to_string();
+        assert!(
+            line.contains("(v999)") && line.contains("vip-agent cleanup"),
+            "{line}"
+        );
+        assert!(bpf_dir.join(names::GATES).exists());
+        cleanup(bpf_dir).expect("nobody is there");
+    });
+}
+
+#[test]
+fn pins_elsewhere_than_on_a_bpffs_are_refused() {
+    staged(|_, _| {
+        let elsewhere = tempfile::tempdir().expect("a temporary directory");
+        let refused = Dataplane::open(elsewhere.path(), false).map(|_| ());
+        assert!(
+            matches!(refused, Err(DataplaneError::NotBpffs { .. })),
+            "{refused:?}"
+        );
+    });
+}
+
+#[test]
+fn counters_start_at_zero_for_a_vip_that_gets_a_row_that_was_in_use() {
+    staged(|bpf_dir, ifindex| {
+        let gate = GateSpec {
+            deadline_ns: 0,
+            epoch: 0,
+            ifindex,
+            mac: [0; 6],
+            owner_mac: [0; 6],
+        };
+        let mut dataplane = open(bpf_dir);
+        let [old, new] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        dataplane.put_gate(old, gate).expect("there is room");
+        let pinned = Map::PerCpuArray(
+            MapData::from_pin(bpf_dir.join(names::COUNTERS)).expect("it is pinned"),
+        );
+        let mut counters: PerCpuArray<_, Counters> = pinned.try_into().expect("a per-CPU array");
+        let cpus = counters.get(&0, 0).expect("row 0 is there").len();
+        let used = Counters {
+            answered: 1,
+            ..Counters::default()
+        };
+        let rows = PerCpuValues::try_from(vec![used; cpus]).expect("one per CPU");
+        counters.set(0, rows, 0).expect("row 0 is there");
+        assert_ne!(
+            dataplane.counters(old).expect("it has a row"),
+            Counters::default()
+        );
+        dataplane.remove_gate(old).expect("it is there");
+        dataplane.put_gate(new, gate).expect("there is room");
+        let gates = dataplane.gates().expect("they can be read");
+        assert_eq!(gates.len(), 1);
+        assert_eq!(gates[0].1.slot, 0, "the row is used again");
+        assert_eq!(
+            dataplane.counters(new).expect("it has a row"),
+            Counters::default()
+        );
+        dataplane.close().expect("all of it can go");
+    });
+}
