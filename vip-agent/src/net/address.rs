@@ -1,92 +1,101 @@
 //! Shared IPs on interfaces.
 
-use std::{net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo},
 };
 use nix::libc;
-use rtnetlink::Handle;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
-use super::error::{NetError, errno};
+use super::{
+    error::{NetError, interface_name},
+    socket::Socket,
+};
+
+/// The longest finite lifetime: one more means forever.
+const LONGEST_SECONDS: u32 = u32::MAX - 1;
 
 /// Adds and removes shared IPs.
 #[derive(Clone, Debug)]
 pub struct AddressManager {
-    handle: Handle,
+    socket: Socket,
 }
 
 impl AddressManager {
     /// Opens a netlink socket, which a task of its own serves.
     pub fn open() -> Result<Self, NetError> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Socket)?;
-        tokio::spawn(connection);
-        Ok(Self { handle })
+        let socket = Socket::open()?;
+        Ok(Self { socket })
     }
 
     /// Puts `ip` on the interface, or renews it there: a host's address without a route, of scope
     /// `host` so that nothing the host itself begins is sent from it, and gone after `lifetime`
-    /// (whole seconds).
+    /// (whole seconds, rounded down; at least one).
     pub async fn add(&self, ifindex: u32, ip: IpAddr, lifetime: Duration) -> Result<(), NetError> {
-        let mut request = self
-            .handle
-            .address()
-            .add(ifindex, ip, prefix_len(ip))
-            .replace();
-        let message = request.message_mut();
-        message.header.scope = AddressScope::Host;
-        let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(LONGEST_SECONDS);
+        if seconds == 0 {
+            let interface = interface_name(ifindex);
+            return Err(NetError::Lifetime { ip, interface });
+        }
         let mut lifetimes = CacheInfo::default();
-        lifetimes.ifa_preferred = seconds;
-        lifetimes.ifa_valid = seconds;
-        // A single address has nobody to broadcast to; the library assumes that it has.
-        message
-            .attributes
-            .retain(|one| !matches!(one, AddressAttribute::Broadcast(_)));
-        message
-            .attributes
-            .push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
-        message
-            .attributes
-            .push(AddressAttribute::CacheInfo(lifetimes));
-        let put = request.execute().await;
-        put.map_err(|source| NetError::Address {
-            ip,
-            ifindex,
-            verb: "put on",
-            source,
-        })
+        lifetimes.ifa_preferred = seconds.min(LONGEST_SECONDS);
+        lifetimes.ifa_valid = lifetimes.ifa_preferred;
+        let mut message = address(ifindex, ip);
+        message.header.scope = AddressScope::Host;
+        message.attributes.extend([
+            AddressAttribute::Flags(AddressFlags::Noprefixroute),
+            AddressAttribute::CacheInfo(lifetimes),
+        ]);
+        let order = RouteNetlinkMessage::NewAddress(message);
+        self.order(order, NLM_F_CREATE | NLM_F_REPLACE)
+            .await
+            .map_err(|why| refused(ifindex, ip, "put on", why))
     }
 
     /// Takes `ip` off the interface. That it was not there, or that the interface has gone, is fine.
     pub async fn remove(&self, ifindex: u32, ip: IpAddr) -> Result<(), NetError> {
-        let mut message = AddressMessage::default();
-        message.header.family = match ip {
-            IpAddr::V4(_) => netlink_packet_route::AddressFamily::Inet,
-            IpAddr::V6(_) => netlink_packet_route::AddressFamily::Inet6,
-        };
-        message.header.prefix_len = prefix_len(ip);
-        message.header.index = ifindex;
-        message.header.flags = AddressHeaderFlags::empty();
-        message.attributes.push(AddressAttribute::Local(ip));
-        message.attributes.push(AddressAttribute::Address(ip));
-        match self.handle.address().del(message).execute().await {
-            Err(error) if matches!(errno(&error), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {
-                Ok(())
+        let order = RouteNetlinkMessage::DelAddress(address(ifindex, ip));
+        match self.order(order, 0).await {
+            Err(why) if is_gone(&why) => Ok(()),
+            removed => removed.map_err(|why| refused(ifindex, ip, "taken off", why)),
+        }
+    }
+
+    /// Both orders may be given twice, so one that a dying socket swallowed goes to a fresh one.
+    async fn order(&self, order: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        match self.socket.order(order.clone(), flags).await {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                let fresh = Socket::open().map_err(io::Error::other)?;
+                fresh.order(order, flags).await
             }
-            removed => removed.map_err(|source| NetError::Address {
-                ip,
-                ifindex,
-                verb: "taken off",
-                source,
-            }),
+            answered => answered,
         }
     }
 }
 
-fn prefix_len(ip: IpAddr) -> u8 {
-    match ip {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
+/// `ip` as the one address of its subnet.
+fn address(ifindex: u32, ip: IpAddr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    (message.header.family, message.header.prefix_len) = match ip {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    message.header.index = ifindex;
+    message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+    message
+}
+
+fn is_gone(why: &io::Error) -> bool {
+    matches!(why.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV))
+}
+
+fn refused(ifindex: u32, ip: IpAddr, verb: &'static str, why: io::Error) -> NetError {
+    NetError::Address {
+        ip,
+        interface: interface_name(ifindex),
+        verb,
+        why,
     }
 }

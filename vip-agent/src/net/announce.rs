@@ -7,7 +7,6 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
     libc,
     sys::socket::{
         AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike as _, sendto, socket,
@@ -21,7 +20,7 @@ use pnet::{
     util::MacAddr,
 };
 
-use super::error::NetError;
+use super::error::{NetError, interface_name, mend};
 
 const ETHERNET_LEN: usize = MutableEthernetPacket::minimum_packet_size();
 const FRAME_LEN: usize = ETHERNET_LEN + MutableArpPacket::minimum_packet_size();
@@ -29,15 +28,30 @@ const FRAME_LEN: usize = ETHERNET_LEN + MutableArpPacket::minimum_packet_size();
 /// Why an announcement was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
-    /// The TC program dropped it: we do not own what we would announce.
-    #[error("the gate is closed")]
-    GateClosed,
+    /// The TC program dropped it: we do not own what we would announce. A full queue looks the same.
+    #[error("{ip} was not announced on interface {interface}: its gate is closed")]
+    GateClosed {
+        /// The address.
+        ip: IpAddr,
+        /// The interface's name, or its index if it has gone.
+        interface: String,
+    },
     /// IPv6 has other announcements.
-    #[error("{0} is no IPv4 address")]
+    #[error("{0} cannot be announced by ARP: it is no IPv4 address")]
     NotIpv4(IpAddr),
     /// Anything else.
-    #[error(transparent)]
-    Send(#[from] io::Error),
+    #[error(
+        "{ip} cannot be announced on interface {interface}: {why}{}",
+        mend(why, "CAP_NET_RAW")
+    )]
+    Send {
+        /// The address.
+        ip: IpAddr,
+        /// The interface's name, or its index if it has gone.
+        interface: String,
+        /// The kernel's answer.
+        why: io::Error,
+    },
 }
 
 /// A socket that only sends: of protocol 0, so that it receives nothing, and not promiscuous.
@@ -54,23 +68,27 @@ impl Announcer {
 
     /// Announces `ip` at `mac` in both forms, for either is what some machines listen to.
     pub fn send(&mut self, ifindex: u32, mac: [u8; 6], ip: IpAddr) -> Result<(), AnnounceError> {
-        let IpAddr::V4(ip) = ip else {
+        let IpAddr::V4(v4) = ip else {
             return Err(AnnounceError::NotIpv4(ip));
         };
         for operation in [ArpOperations::Request, ArpOperations::Reply] {
-            self.send_frame(ifindex, &gratuitous_arp(mac, ip, operation))?;
+            let frame = gratuitous_arp(mac, v4, operation);
+            self.send_frame(ifindex, &frame).map_err(|why| {
+                let interface = interface_name(ifindex);
+                match why.raw_os_error() {
+                    // What a TC program drops on egress, the sender sees as this.
+                    Some(libc::ENOBUFS) => AnnounceError::GateClosed { ip, interface },
+                    _ => AnnounceError::Send { ip, interface, why },
+                }
+            })?;
         }
         Ok(())
     }
 
-    fn send_frame(&self, ifindex: u32, frame: &[u8]) -> Result<(), AnnounceError> {
+    fn send_frame(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         let to = link_address(ifindex)?;
-        match sendto(self.0.as_raw_fd(), frame, &to, MsgFlags::empty()) {
-            Ok(_) => Ok(()),
-            // What a TC program drops on egress, the sender sees as this.
-            Err(Errno::ENOBUFS) => Err(AnnounceError::GateClosed),
-            Err(errno) => Err(io::Error::from(errno).into()),
-        }
+        sendto(self.0.as_raw_fd(), frame, &to, MsgFlags::empty())?;
+        Ok(())
     }
 }
 

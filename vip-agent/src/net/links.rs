@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use futures::TryStreamExt as _;
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{LinkAttribute, LinkFlags, LinkMessage},
 };
 
-use super::error::NetError;
+use super::{error::NetError, socket::Socket};
 
 /// An interface as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,46 +30,37 @@ pub struct Link {
 
 /// All interfaces of this network namespace.
 pub async fn links() -> Result<Vec<Link>, NetError> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Socket)?;
-    let connection = tokio::spawn(connection);
-    let messages: Vec<LinkMessage> =
-        handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|source| NetError::List {
-                what: "interfaces",
-                source,
-            })?;
-    let addresses: Vec<AddressMessage> = handle
-        .address()
-        .get()
-        .execute()
-        .try_collect()
-        .await
-        .map_err(|source| NetError::List {
-            what: "addresses",
-            source,
-        })?;
-    connection.abort();
+    let socket = Socket::open()?;
+    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let links = socket.dump(question).await.map_err(|why| NetError::List {
+        what: "interfaces",
+        why,
+    })?;
+    let mut of_ipv4 = AddressMessage::default();
+    of_ipv4.header.family = AddressFamily::Inet;
+    let question = RouteNetlinkMessage::GetAddress(of_ipv4);
+    let addresses = socket.dump(question).await.map_err(|why| NetError::List {
+        what: "addresses",
+        why,
+    })?;
     let mut by_link: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
-    for message in addresses.iter().filter(|message| !is_shared(message)) {
-        if let Some(address) = own_address(message) {
-            by_link
-                .entry(message.header.index)
-                .or_default()
-                .push(address);
+    for answer in addresses {
+        if let RouteNetlinkMessage::NewAddress(message) = answer
+            && !is_shared(&message)
+            && let Some(address) = own_address(&message)
+        {
+            let of_link = by_link.entry(message.header.index).or_default();
+            of_link.push(address);
         }
     }
-    Ok(messages
-        .iter()
-        .map(|message| {
+    let links = links.iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => {
             let addresses = by_link.remove(&message.header.index).unwrap_or_default();
-            link(message, addresses)
-        })
-        .collect())
+            Some(link(message, addresses))
+        }
+        _ => None,
+    });
+    Ok(links.collect())
 }
 
 /// Whether it is an address as the agent adds them, which no one else does.

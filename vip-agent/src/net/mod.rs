@@ -7,6 +7,9 @@ mod error;
 mod links;
 mod monitor;
 mod schedule;
+mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use address::AddressManager;
 pub use announce::{AnnounceError, Announcer, gratuitous_arp};

@@ -1,0 +1,413 @@
+//! Against the real kernel: on a veth pair `va`, `vb` in a network namespace that each test makes for
+//! itself, and that ends with its thread.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    os::fd::AsRawFd as _,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    libc,
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, unshare},
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
+            sockopt::ReceiveTimeout,
+        },
+        time::TimeVal,
+    },
+};
+use pnet::packet::arp::ArpOperations;
+use serde_json::Value;
+use tokio::{runtime::Runtime, time::timeout};
+
+use super::*;
+
+const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Within it, what is to come comes, and what is not would have.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Runs `test` with the index of `va`, where namespaces are allowed.
+fn staged(test: fn(u32)) {
+    let outcome = thread::spawn(move || {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            let why = format!("skipped: a network namespace cannot be made: {error}; run as root");
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{why}");
+            eprintln!("{why}");
+            return;
+        }
+        ip("link add va address 02:00:00:00:00:01 type veth peer name vb");
+        ip("link set va up");
+        ip("link set vb up");
+        test(if_nametoindex("va").expect("it was just made"));
+    })
+    .join();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// Also checks, when compiled, that what the agent spawns may be spawned.
+fn sendable<F: Future + Send>(future: F) -> F {
+    future
+}
+
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program)
+        .args(arguments.split_whitespace())
+        .output()
+        .expect("iproute2 is installed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {said}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn ip(arguments: &str) -> String {
+    run("ip", arguments)
+}
+
+/// What `ip` says of the IPv4 addresses of `va`.
+fn addresses() -> Vec<Value> {
+    let links: Value = serde_json::from_str(&ip("-j -4 addr show dev va")).expect("JSON");
+    let listed = links[0]["addr_info"].as_array();
+    listed.cloned().unwrap_or_default()
+}
+
+#[test]
+fn an_address_is_put_renewed_and_taken_off() {
+    staged(|ifindex| {
+        runtime().block_on(async {
+            let manager = AddressManager::open().expect("root may");
+            let lifetime = Duration::from_millis(30_900);
+            sendable(manager.add(ifindex, VIP, lifetime))
+                .await
+                .expect("the first time");
+            let [address] = addresses().try_into().expect("one address");
+            assert_eq!(address["local"], "10.0.0.100");
+            assert_eq!(address["prefixlen"], 32);
+            assert_eq!(address["scope"], "host");
+            assert_eq!(address["noprefixroute"], true);
+            assert_eq!(address["dynamic"], true);
+            assert_eq!(address.get("broadcast"), None);
+            for field in ["valid_life_time", "preferred_life_time"] {
+                let seconds = address[field].as_u64();
+                assert!(matches!(seconds, Some(29..=30)), "{field}: {seconds:?}");
+            }
+            assert_eq!(ip("-4 route show"), "");
+
+            let longer = Duration::from_secs(90);
+            manager.add(ifindex, VIP, longer).await.expect("a renewal");
+            let [address] = addresses().try_into().expect("still one");
+            let seconds = address["valid_life_time"].as_u64();
+            assert!(matches!(seconds, Some(89..=90)), "{seconds:?}");
+
+            sendable(manager.remove(ifindex, VIP))
+                .await
+                .expect("it was there");
+            assert_eq!(addresses(), [] as [Value; 0]);
+            manager.remove(ifindex, VIP).await.expect("not there: fine");
+            manager
+                .remove(9_999, VIP)
+                .await
+                .expect("no such interface: fine");
+        });
+    });
+}
+
+#[test]
+fn an_address_that_is_not_renewed_goes() {
+    staged(|ifindex| {
+        runtime().block_on(async {
+            let manager = AddressManager::open().expect("root may");
+            let second = Duration::from_secs(1);
+            manager.add(ifindex, VIP, second).await.expect("root may");
+            assert_eq!(addresses().len(), 1);
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            assert_eq!(addresses().len(), 0);
+        });
+    });
+}
+
+#[test]
+fn no_lifetime_is_taken_for_forever() {
+    staged(|ifindex| {
+        runtime().block_on(async {
+            let manager = AddressManager::open().expect("root may");
+            let refusal = manager
+                .add(ifindex, VIP, Duration::from_millis(999))
+                .await
+                .expect_err("no whole second");
+            assert!(matches!(refusal, NetError::Lifetime { .. }), "{refusal}");
+            assert_eq!(addresses().len(), 0);
+            manager
+                .add(ifindex, VIP, Duration::MAX)
+                .await
+                .expect("root may");
+            assert_eq!(addresses()[0]["dynamic"], true);
+        });
+    });
+}
+
+#[test]
+fn a_refusal_names_interface_address_reason_and_mend() {
+    staged(|ifindex| {
+        runtime().block_on(async {
+            let manager = AddressManager::open().expect("root may");
+            let lifetime = Duration::from_secs(9);
+            let gone = manager
+                .add(9_999, VIP, lifetime)
+                .await
+                .expect_err("there is none");
+            assert_eq!(
+                gone.to_string(),
+                "10.0.0.100 cannot be put on interface with index 9999: No such device (os error 19); \
+                 it has gone: see `ip link`"
+            );
+            // SAFETY: it reads no memory. As a bare system call it changes this thread alone, which
+            // ends with the test.
+            let changed = unsafe { libc::syscall(libc::SYS_setresuid, -1, 65_534, -1) };
+            assert_eq!(changed, 0);
+            let unprivileged = manager
+                .add(ifindex, VIP, lifetime)
+                .await
+                .expect_err("nobody may not");
+            assert_eq!(
+                unprivileged.to_string(),
+                "10.0.0.100 cannot be put on interface va: Operation not permitted (os error 1); run \
+                 as root or with CAP_NET_ADMIN"
+            );
+            let unprivileged = Announcer::open().err().expect("nobody may not");
+            assert!(unprivileged.to_string().ends_with("with CAP_NET_RAW"));
+        });
+    });
+}
+
+#[test]
+fn orders_go_on_after_the_socket_died() {
+    staged(|ifindex| {
+        let manager = runtime().block_on(async { AddressManager::open().expect("root may") });
+        // The runtime that served the socket is gone.
+        runtime().block_on(async {
+            let lifetime = Duration::from_secs(9);
+            manager.add(ifindex, VIP, lifetime).await.expect("root may");
+            assert_eq!(addresses().len(), 1);
+        });
+    });
+}
+
+#[test]
+fn links_are_listed_with_addresses_of_their_own() {
+    staged(|ifindex| {
+        ip("link set lo up");
+        ip("addr add 10.0.0.7/24 dev va");
+        ip("link add br0 type bridge");
+        runtime().block_on(async {
+            let manager = AddressManager::open().expect("root may");
+            let lifetime = Duration::from_secs(9);
+            manager.add(ifindex, VIP, lifetime).await.expect("root may");
+            settle(&mut LinkMonitor::open().expect("a socket")).await;
+            let all = sendable(links()).await.expect("anybody may");
+            let find = |name: &str| all.iter().find(|link| link.name == name).expect("listed");
+            let expected = Link {
+                name: "va".to_owned(),
+                ifindex,
+                mac: MAC,
+                up: true,
+                loopback: false,
+                addresses: vec!["10.0.0.7/24".parse().expect("a subnet")],
+            };
+            assert_eq!(find("va"), &expected);
+            let lo = find("lo");
+            assert!(lo.up && lo.loopback && lo.mac == [0; 6], "{lo:?}");
+            assert!(!find("br0").up);
+
+            // Still switched on, but without a carrier.
+            ip("link set vb down");
+            settle(&mut LinkMonitor::open().expect("a socket")).await;
+            let all = links().await.expect("anybody may");
+            assert!(!all.iter().any(|link| link.name == "va" && link.up));
+        });
+    });
+}
+
+#[test]
+fn many_links_are_listed_whole() {
+    staged(|_| {
+        for n in 0..150 {
+            ip(&format!("link add br{n} type bridge"));
+        }
+        runtime().block_on(async {
+            let all = links().await.expect("anybody may");
+            assert_eq!(all.len(), 153, "150 bridges, va, vb, lo");
+        });
+    });
+}
+
+/// Waits until nothing has changed for a while.
+async fn settle(monitor: &mut LinkMonitor) {
+    while timeout(QUIET, monitor.changed()).await.is_ok() {}
+}
+
+async fn fires(monitor: &mut LinkMonitor) -> bool {
+    timeout(QUIET, sendable(monitor.changed())).await.is_ok()
+}
+
+#[test]
+fn the_monitor_hears_changes_but_not_our_own_renewals() {
+    staged(|ifindex| {
+        runtime().block_on(async {
+            let mut monitor = LinkMonitor::open().expect("anybody may");
+            settle(&mut monitor).await;
+            let manager = AddressManager::open().expect("root may");
+            for seconds in [9, 10, 11] {
+                let lifetime = Duration::from_secs(seconds);
+                manager.add(ifindex, VIP, lifetime).await.expect("root may");
+            }
+            assert!(!fires(&mut monitor).await, "at our own renewals");
+            ip("addr add 10.0.0.7/24 dev va");
+            assert!(fires(&mut monitor).await, "at an address");
+            ip("link add br0 type bridge");
+            assert!(fires(&mut monitor).await, "at a new interface");
+        });
+    });
+}
+
+#[test]
+fn a_burst_is_one_change() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut monitor = LinkMonitor::open().expect("anybody may");
+            settle(&mut monitor).await;
+            for n in 1..=10 {
+                ip(&format!("addr add 10.0.1.{n}/24 dev va"));
+            }
+            assert!(fires(&mut monitor).await);
+            assert!(!fires(&mut monitor).await, "a second time");
+        });
+    });
+}
+
+#[test]
+fn the_monitor_outlives_an_overflow() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut monitor = LinkMonitor::open().expect("anybody may");
+            settle(&mut monitor).await;
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            let mut batch = String::new();
+            for _ in 0..2_000 {
+                batch.push_str("addr add 10.0.1.1/24 dev va\naddr del 10.0.1.1/24 dev va\n");
+            }
+            fs::write(file.path(), batch).expect("a temporary file");
+            ip(&format!("-batch {}", file.path().display()));
+            // The ninth column counts what a socket had no room for.
+            let sockets = fs::read_to_string("/proc/thread-self/net/netlink").expect("procfs");
+            let has_dropped = |line: &str| {
+                let drops = line.split_whitespace().nth(8);
+                drops.is_some_and(|drops| drops.parse::<u32>().is_ok_and(|drops| drops > 0))
+            };
+            assert!(sockets.lines().any(has_dropped), "no overflow:\n{sockets}");
+            assert!(fires(&mut monitor).await, "at the overflow");
+            settle(&mut monitor).await;
+            ip("addr add 10.0.0.7/24 dev va");
+            assert!(fires(&mut monitor).await, "afterwards");
+        });
+    });
+}
+
+#[test]
+fn a_dead_monitor_is_reopened_however_often_it_is_asked() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut monitor = LinkMonitor::open().expect("anybody may");
+            settle(&mut monitor).await;
+            monitor.break_socket();
+            let start = Instant::now();
+            while !fires(&mut monitor).await {
+                assert!(start.elapsed() < Duration::from_secs(3), "never reopened");
+            }
+            ip("addr add 10.0.0.7/24 dev va");
+            assert!(fires(&mut monitor).await, "afterwards");
+        });
+    });
+}
+
+#[test]
+fn an_announcement_goes_out_in_both_forms() {
+    staged(|ifindex| {
+        let protocol = SockProtocol::EthAll;
+        let ear = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::empty(),
+            protocol,
+        )
+        .expect("root may");
+        setsockopt(&ear, ReceiveTimeout, &TimeVal::new(1, 0)).expect("a socket");
+        let mut announcer = Announcer::open().expect("root may");
+        announcer.send(ifindex, MAC, VIP).expect("nothing forbids");
+
+        let IpAddr::V4(v4) = VIP else { unreachable!() };
+        let mut wanted = vec![
+            gratuitous_arp(MAC, v4, ArpOperations::Request),
+            gratuitous_arp(MAC, v4, ArpOperations::Reply),
+        ];
+        let mut buffer = [0; 2_048];
+        while !wanted.is_empty() {
+            let length = recv(ear.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("a frame");
+            wanted.retain(|frame| frame != &buffer[..length]);
+        }
+    });
+}
+
+#[test]
+fn the_announcer_listens_to_nothing() {
+    staged(|_| {
+        let _announcer = Announcer::open().expect("root may");
+        let sockets = fs::read_to_string("/proc/thread-self/net/packet").expect("procfs");
+        let lines: Vec<&str> = sockets.lines().skip(1).collect();
+        let [only] = lines[..] else {
+            panic!("one socket, but: {sockets}");
+        };
+        assert_eq!(only.split_whitespace().nth(3), Some("0000"), "protocol");
+        let link: Value = serde_json::from_str(&ip("-j -d link show dev va")).expect("JSON");
+        assert_eq!(link[0]["promiscuity"], 0);
+    });
+}
+
+#[test]
+fn a_closed_gate_is_told_apart_from_a_broken_interface() {
+    staged(|ifindex| {
+        let mut announcer = Announcer::open().expect("root may");
+        // A queue that takes nothing answers as a TC program does that drops.
+        run("tc", "qdisc add dev va root pfifo limit 0");
+        let dropped = announcer.send(ifindex, MAC, VIP).expect_err("dropped");
+        assert!(matches!(dropped, AnnounceError::GateClosed { .. }));
+        assert_eq!(
+            dropped.to_string(),
+            "10.0.0.100 was not announced on interface va: its gate is closed"
+        );
+        ip("link set va down");
+        let down = announcer.send(ifindex, MAC, VIP).expect_err("down");
+        let AnnounceError::Send { why, .. } = &down else {
+            panic!("{down}");
+        };
+        assert_eq!(why.kind(), io::ErrorKind::NetworkDown);
+        ip("link del va");
+        let gone = announcer.send(ifindex, MAC, VIP).expect_err("gone");
+        assert!(gone.to_string().contains("it has gone"), "{gone}");
+    });
+}
