@@ -11,9 +11,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags},
+    config::{
+        Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, InterfaceConfig, one_line,
+    },
     dataplane, driver,
-    net::AddressManager,
+    net::{self, AddressManager, Link},
     state, status,
 };
 
@@ -56,7 +58,7 @@ enum Command {
     },
     /// Take away programs, maps and addresses that a dead agent left
     Cleanup {
-        /// The agent's configuration, for its directories
+        /// The agent's configuration, for its directories and shared IPs
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Its state directory [default: /run/vip-agent]
@@ -90,7 +92,7 @@ pub fn main() -> ExitCode {
     match act(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vip-agent: {error:#}");
+            eprintln!("vip-agent: {}", one_line(&format!("{error:#}")));
             let is_config = error.downcast_ref::<ConfigError>().is_some();
             if is_config {
                 ExitCode::from(EXIT_CONFIG)
@@ -145,18 +147,28 @@ fn act(command: Command) -> anyhow::Result<()> {
                 configured.map(|config| config.bpf_dir.as_path()),
                 DEFAULT_BPF_DIR,
             );
-            block_on(clean_up(&state_dir, &bpf_dir))
+            let carriers = configured.map_or(&[][..], |config| config.interfaces.as_slice());
+            block_on(clean_up(&state_dir, &bpf_dir, carriers))
         }
     }
 }
 
 /// The state directory first: its lock tells whether the agent is dead.
-async fn clean_up(state_dir: &Path, bpf_dir: &Path) -> anyhow::Result<()> {
+async fn clean_up(
+    state_dir: &Path,
+    bpf_dir: &Path,
+    configured: &[InterfaceConfig],
+) -> anyhow::Result<()> {
     let had_state = state::cleanup(state_dir)?;
     let left = dataplane::cleanup(bpf_dir)?;
     let addresses = AddressManager::open()?;
     for (ip, ifindex) in &left.vips {
         addresses.remove(*ifindex, *ip).await?;
+    }
+    if !configured.is_empty() {
+        for (ifindex, ip) in on_interfaces(configured, &net::links().await?) {
+            addresses.remove(ifindex, ip).await?;
+        }
     }
     if !had_state && !left.any {
         println!(
@@ -173,6 +185,26 @@ async fn clean_up(state_dir: &Path, bpf_dir: &Path) -> anyhow::Result<()> {
         bpf_dir.display()
     );
     Ok(())
+}
+
+/// Where the configured shared IPs may be left, whatever became of the pins. An address that is an
+/// interface's own is nobody's to clean up.
+fn on_interfaces(configured: &[InterfaceConfig], links: &[Link]) -> Vec<(u32, IpAddr)> {
+    let mut found = Vec::new();
+    for interface in configured {
+        let Some(link) = links.iter().find(|link| link.name == interface.name) else {
+            continue;
+        };
+        let is_own = |vip: &&IpAddr| link.addresses.iter().any(|own| own.addr() == **vip);
+        found.extend(
+            interface
+                .vips
+                .iter()
+                .filter(|vip| !is_own(vip))
+                .map(|vip| (link.ifindex, *vip)),
+        );
+    }
+    found
 }
 
 /// One thread: one loop, and the tasks that wait on its behalf.
@@ -199,4 +231,58 @@ fn start_log(log: &Log) -> anyhow::Result<()> {
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::dataplane::DataplaneMode;
+
+    #[test]
+    fn the_command_line_contradicts_nothing_in_itself() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoints_and_shared_ips_may_be_many() {
+        let line = "vip-agent run --interface eth0 --vip 10.0.0.7 --vip 10.0.0.8 \
+                    --etcd http://a:1,http://b:1 --etcd http://c:1";
+        let cli = Cli::try_parse_from(line.split_whitespace()).expect("it is good");
+        let Command::Run { flags, .. } = cli.command else {
+            panic!("it says run");
+        };
+        assert_eq!(flags.vip, ["10.0.0.7", "10.0.0.8"]);
+        assert_eq!(flags.etcd, ["http://a:1", "http://b:1", "http://c:1"]);
+    }
+
+    #[test]
+    fn what_is_no_command_line_gets_exit_code_2() {
+        for line in ["", "run --vip 10.0.0.7", "run --on-stop panic", "status x"] {
+            let words = ["vip-agent"].into_iter().chain(line.split_whitespace());
+            let error = Cli::try_parse_from(words).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn cleanup_looks_for_the_configured_ips_but_leaves_an_interface_its_own() {
+        let [own, shared] = [[10, 0, 0, 7], [10, 0, 0, 8]].map(IpAddr::from);
+        let interface = |name: &str| InterfaceConfig {
+            name: name.to_owned(),
+            dataplane: DataplaneMode::Auto,
+            vips: vec![own, shared],
+        };
+        let link = Link {
+            name: "eth0".to_owned(),
+            ifindex: 3,
+            mac: [2, 0, 0, 0, 0, 1],
+            up: true,
+            loopback: false,
+            addresses: vec![own.into()],
+        };
+        let found = on_interfaces(&[interface("gone"), interface("eth0")], &[link]);
+        assert_eq!(found, [(3, shared)]);
+    }
 }

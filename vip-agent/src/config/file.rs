@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use serde::Deserialize;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Error, Spanned};
 
 use super::error::{ConfigError, Place};
 
@@ -81,29 +81,20 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileConfig, ConfigError> 
         return Ok(FileConfig::default());
     }
     serde_saphyr::from_str(text).map_err(|error| {
-        let place = error
-            .location()
-            .map(|at| Place::File(path.to_owned(), at.line(), at.column()));
-        // The first line says what is wrong; the others draw the place, which we name.
-        let plain = error.without_snippet().to_string();
-        let what = plain.lines().next().unwrap_or_default();
-        let what = what.split(" at line ").next().unwrap_or(what);
-        let what = what
-            .trim_start_matches("error: ")
-            .trim_end_matches([':', ' '])
-            .to_owned();
-        // Of what it expected it does not say where; the line itself does.
-        let line = error
-            .location()
-            .and_then(|at| text.lines().nth(usize::try_from(at.line()).ok()? - 1));
-        let what = match line.map(str::trim) {
-            Some(line) if !what.starts_with("unknown field") => format!("{what}, in `{line}`"),
-            _ => what,
+        let error = error.without_snippet();
+        let Some(at) = error.location() else {
+            return ConfigError::new(format!("{}: {}", path.display(), plain(error)));
         };
-        match place {
-            Some(place) => ConfigError::at(&place, what),
-            None => ConfigError::new(format!("{}: {what}", path.display())),
-        }
+        // What was expected does not say instead of what; the line itself does.
+        let line = usize::try_from(at.line())
+            .ok()
+            .and_then(|line| text.lines().nth(line.checked_sub(1)?))
+            .map(str::trim);
+        let what = match (error, line) {
+            (Error::SerdeUnknownField { .. }, _) | (_, None) => plain(error),
+            (_, Some(line)) => format!("{}, in `{line}`", plain(error)),
+        };
+        ConfigError::at(&Place::File(path.to_owned(), at.line(), at.column()), what)
     })
 }
 
@@ -114,4 +105,55 @@ pub(super) fn place<T>(path: &Path, value: &Spanned<T>) -> Place {
         value.referenced.line(),
         value.referenced.column(),
     )
+}
+
+/// What the parser found, in the words of the file and not of the parser.
+fn plain(error: &Error) -> String {
+    match error {
+        Error::SerdeUnknownField {
+            field, expected, ..
+        } => {
+            let meant = nearest(field, expected)
+                .map(|key| format!("did you mean `{key}`? "))
+                .unwrap_or_default();
+            format!(
+                "unknown key `{field}`; {meant}known here: {}",
+                expected.join(", ")
+            )
+        }
+        Error::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().unwrap_or_default();
+            format!("the key `{key}` is given twice; leave one of them")
+        }
+        Error::NullIntoString { .. } => "the value is missing".to_owned(),
+        Error::Unexpected { expected, .. } => {
+            let expected = match *expected {
+                "mapping start" => "`key: value` pairs",
+                "sequence start" => "a list, such as [a, b]",
+                "string scalar" => "a single value",
+                other => other,
+            };
+            format!("expected {expected}")
+        }
+        other => {
+            // The first line says what is wrong; the others draw the place, which we name.
+            let text = other.to_string();
+            let what = text.lines().next().unwrap_or_default();
+            let what = what.split(" at line ").next().unwrap_or(what);
+            what.trim_start_matches("error: ")
+                .trim_end_matches([':', ' '])
+                .to_owned()
+        }
+    }
+}
+
+/// The key that `wrong` is most likely a slip for, if any is near.
+fn nearest<'a>(wrong: &str, keys: &[&'a str]) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase().replace('_', "-");
+    keys.iter()
+        .map(|key| (strsim::osa_distance(&wrong, key), *key))
+        .filter(|(distance, key)| *distance <= key.len().div_ceil(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, key)| key)
 }

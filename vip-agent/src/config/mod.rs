@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-pub use error::{ConfigError, Place};
+pub use error::{ConfigError, Place, one_line};
 use file::{FileConfig, Text};
 pub use validate::check_against_subnet;
 

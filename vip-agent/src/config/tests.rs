@@ -83,7 +83,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "lease:",
         "leese:",
-        "a.yaml:4:1: unknown field `leese`, expected one of node, etcd, lease, on-stop, interfaces, state-dir, bpf-dir",
+        "a.yaml:4:1: unknown key `leese`; did you mean `lease`? known here: node, etcd, lease, on-stop, interfaces, state-dir, bpf-dir",
     ),
     (
         "ttl: 2s",
@@ -108,7 +108,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "eth0",
         "eth0/1",
-        "a.yaml:6:16: interface `eth0/1`: the name holds a slash or a blank; write one that `ip link` shows",
+        "a.yaml:6:16: interface `eth0/1`: the name holds a slash, a colon or a blank; write one that `ip link` shows",
     ),
     (
         "eth0",
@@ -198,7 +198,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "    vip:",
         "    dataplane: kernel\n    vip:",
-        "a.yaml:4:15: interface eth0 has `dataplane: kernel`, which needs a lease.ttl of at least 3s",
+        "a.yaml:4:15: lease.ttl `2s`: interface eth0 has `dataplane: kernel`, which needs at least 3s",
     ),
     (
         "    vip: { ip: 10.0.0.100 }",
@@ -228,7 +228,117 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "lease:",
         "  user: { name: vip, password-file: /nowhere/p }\nlease:",
-        "a.yaml:4:37: /nowhere/p cannot be read: No such file or directory (os error 2)",
+        "a.yaml:4:37: `/nowhere/p` cannot be read: No such file or directory (os error 2)",
+    ),
+    (
+        "cp-1",
+        "\"a\\nb\"",
+        "a.yaml:1:7: `a\\nb` is no node name; write 1 to 253 letters, digits, `.`, `_` or `-`",
+    ),
+    (
+        "lease:",
+        "frobnicate: 1\nlease:",
+        "a.yaml:4:1: unknown key `frobnicate`; known here: node, etcd, lease, on-stop, interfaces, state-dir, bpf-dir",
+    ),
+    (
+        "    vip:",
+        "    VIP:",
+        "a.yaml:7:5: unknown key `VIP`; did you mean `vip`? known here: interface, dataplane, vip, vips",
+    ),
+    (
+        "lease:",
+        "node: cp-2\nlease:",
+        "a.yaml:4:1: the key `node` is given twice; leave one of them, in `node: cp-2`",
+    ),
+    (
+        "vip: { ip: 10.0.0.100 }",
+        "vip: 10.0.0.100",
+        "a.yaml:7:10: expected `key: value` pairs, in `vip: 10.0.0.100`",
+    ),
+    (
+        "{ ip: 10.0.0.100 }",
+        "{}",
+        "a.yaml:7:10: the key `ip` is missing, in `vip: {}`",
+    ),
+    (
+        "10.0.0.100",
+        "~",
+        "a.yaml:7:16: the value is missing, in `vip: { ip: ~ }`",
+    ),
+    (
+        "[http://10.0.0.11:2379]",
+        "http://10.0.0.11:2379",
+        "a.yaml:3:14: expected a list, such as [a, b], in `endpoints: http://10.0.0.11:2379`",
+    ),
+    (
+        "ttl: 2s",
+        "ttl: soon",
+        "a.yaml:4:15: lease.ttl `soon`: write a time with its unit, such as 3s",
+    ),
+    (
+        "eth0",
+        "''",
+        "a.yaml:6:16: interface ``: the name is empty; write one that `ip link` shows",
+    ),
+    (
+        "eth0",
+        "..",
+        "a.yaml:6:16: interface `..`: Linux has no such name; write one that `ip link` shows",
+    ),
+    (
+        "eth0",
+        "'eth0 a'",
+        "a.yaml:6:16: interface `eth0 a`: the name holds a slash, a colon or a blank; write one that `ip link` shows",
+    ),
+    (
+        "    vip: { ip: 10.0.0.100 }",
+        "    vip: { ip: 10.0.0.100 }\n  - interface: eth1\n    vip: { ip: 10.0.0.100 }",
+        "a.yaml:9:16: vip 10.0.0.100 is given twice, first at a.yaml:7:16; leave one of them",
+    ),
+    (
+        "http://10.0.0.11:2379",
+        "http://10.0.0.11:+2379",
+        "a.yaml:3:15: endpoint `http://10.0.0.11:+2379`: write http://HOST:PORT or https://HOST:PORT",
+    ),
+    (
+        "http://10.0.0.11:2379",
+        "'http://me@10.0.0.100:2379'",
+        "a.yaml:3:15: endpoint `http://me@10.0.0.100:2379`: write http://HOST:PORT or https://HOST:PORT",
+    ),
+    (
+        "http://10.0.0.11:2379",
+        "'http://a b:2379'",
+        "a.yaml:3:15: endpoint `http://a b:2379`: write http://HOST:PORT or https://HOST:PORT",
+    ),
+    (
+        "http://10.0.0.11:2379",
+        "'http://fd00::1:2379'",
+        "a.yaml:3:15: endpoint `http://fd00::1:2379`: write http://HOST:PORT or https://HOST:PORT",
+    ),
+    (
+        "http://10.0.0.11:2379",
+        "'http://[::ffff:10.0.0.100]:2379'",
+        "a.yaml:3:15: endpoint `http://[::ffff:10.0.0.100]:2379`: 10.0.0.100 is a shared IP of this very agent, which needs etcd first; name a member's own address",
+    ),
+    (
+        "lease:",
+        "  tls: { ca: /nowhere/ca }\nlease:",
+        "a.yaml:3:15: endpoint `http://10.0.0.11:2379`: `etcd.tls` is given, so write https",
+    ),
+    (
+        "http://10.0.0.11:2379]",
+        "https://10.0.0.11:2379]\n  tls: { ca: / }",
+        "a.yaml:4:14: `/` cannot be read: it is a directory",
+    ),
+    (
+        "http://10.0.0.11:2379]",
+        "https://10.0.0.11:2379]\n  tls: { ca: '' }",
+        "a.yaml:4:14: `` cannot be read: No such file or directory (os error 2)",
+    ),
+    (
+        "lease:",
+        "  prefix: /vip/\nlease:",
+        "a.yaml:4:11: prefix `/vip/`: it must start with a slash and not end with one, as /vip-agent does",
     ),
     (
         GOOD,
@@ -252,6 +362,19 @@ fn what_is_no_yaml_is_placed_too() {
         let error = read(text).expect_err(text).to_string();
         assert!(error.starts_with("a.yaml:1:"), "{error}");
         assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn an_endpoint_may_be_a_name_or_an_address_of_either_kind() {
+    for endpoint in [
+        "http://etcd-1.lan:2379",
+        "http://[fd00::1]:2379",
+        "http://10.0.0.11:2379/",
+    ] {
+        let good = GOOD.replacen("http://10.0.0.11:2379", &format!("'{endpoint}'"), 1);
+        let config = read(&good).expect(endpoint);
+        assert_eq!(config.etcd.endpoints, [endpoint]);
     }
 }
 

@@ -1,6 +1,11 @@
 //! What the values mean, and which can't be.
 
-use std::{collections::BTreeMap, fs::File, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -88,12 +93,15 @@ pub(super) fn interface(
     };
     match name.value.as_str() {
         "" => return wrong("the name is empty; write one that `ip link` shows"),
+        "." | ".." => return wrong("Linux has no such name; write one that `ip link` shows"),
         "lo" => return wrong("the loopback has no neighbours; name the interface of the network"),
         text if text.len() > LONGEST_INTERFACE_NAME => {
             return wrong("the name is too long; Linux allows 15 characters");
         }
-        text if text.contains(|c: char| c == '/' || c.is_whitespace()) => {
-            return wrong("the name holds a slash or a blank; write one that `ip link` shows");
+        text if text.contains(|c: char| "/:".contains(c) || c.is_whitespace()) => {
+            return wrong(
+                "the name holds a slash, a colon or a blank; write one that `ip link` shows",
+            );
         }
         _ => {}
     }
@@ -156,7 +164,9 @@ pub(super) fn endpoints(
                 }
                 _ => {}
             }
-            let is_vip = |vip: &&Written<IpAddr>| host.parse() == Ok(vip.value);
+            // An IPv4-mapped host is the same machine as the address in it.
+            let literal = host.parse::<IpAddr>().map(|ip| ip.to_canonical());
+            let is_vip = |vip: &&Written<IpAddr>| literal == Ok(vip.value);
             if let Some(vip) = interfaces.iter().flat_map(|one| &one.vips).find(is_vip) {
                 return wrong(format!(
                     "{} is a shared IP of this very agent, which needs etcd first; name a member's own address",
@@ -237,7 +247,8 @@ pub(super) fn ttl(
         return Err(ConfigError::at(
             &place,
             format!(
-                "interface {} has `dataplane: kernel`, which needs a lease.ttl of at least 3s",
+                "lease.ttl `{}`: interface {} has `dataplane: kernel`, which needs at least 3s",
+                humantime::format_duration(ttl),
                 one.name.value
             ),
         ));
@@ -331,23 +342,35 @@ fn choice<T: clap::ValueEnum + Default>(
 }
 
 fn readable(file: &Written) -> Result<(), ConfigError> {
-    match File::open(&file.value) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(ConfigError::at(
-            &file.place,
-            format!("{} cannot be read: {error}", file.value),
-        )),
-    }
+    // A directory opens too; only to read it fails.
+    let opened = File::open(&file.value).and_then(|opened| opened.metadata());
+    let why = match opened {
+        Ok(metadata) if metadata.is_dir() => "it is a directory".to_owned(),
+        Ok(_) => return Ok(()),
+        Err(error) => error.to_string(),
+    };
+    Err(ConfigError::at(
+        &file.place,
+        format!("`{}` cannot be read: {why}", file.value),
+    ))
 }
 
 /// Scheme and host of `http(s)://HOST:PORT`; an IPv6 host comes without its brackets.
 fn split_endpoint(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
-    let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
-    let host = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    let fits = matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains('/');
-    (fits && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some((scheme, host))
+    let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':')?;
+    let (host, is_host) = match host.strip_prefix('[') {
+        Some(host) => {
+            let host = host.strip_suffix(']')?;
+            (host, host.parse::<Ipv6Addr>().is_ok())
+        }
+        None => {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            (host, !host.is_empty() && host.chars().all(fits))
+        }
+    };
+    // `parse` alone would take a sign.
+    let is_port =
+        port.chars().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    (matches!(scheme, "http" | "https") && is_host && is_port).then_some((scheme, host))
 }
