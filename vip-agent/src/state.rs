@@ -30,12 +30,12 @@ pub enum StateError {
         pid: Option<String>,
     },
     /// Something in it can't be read or written.
-    #[error("state-dir: {}: {source}", path.display())]
+    #[error("state-dir: {}: {cause}", path.display())]
     Io {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -52,7 +52,7 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let io = |at: &Path| {
             let path = at.to_owned();
-            move |source| StateError::Io { path, source }
+            move |cause| StateError::Io { path, cause }
         };
         DirBuilder::new()
             .recursive(true)
@@ -118,9 +118,9 @@ pub fn cleanup(path: &Path) -> Result<bool, StateError> {
         return Ok(false);
     }
     let _lock = lock(path)?;
-    clear(path).map_err(|source| StateError::Io {
+    clear(path).map_err(|cause| StateError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     })?;
     Ok(true)
 }
@@ -136,9 +136,9 @@ fn clear(path: &Path) -> io::Result<()> {
 
 fn lock(dir: &Path) -> Result<Flock<File>, StateError> {
     let path = dir.join("lock");
-    let io = |source| StateError::Io {
+    let io = |cause| StateError::Io {
         path: path.clone(),
-        source,
+        cause,
     };
     loop {
         let mut options = OpenOptions::new();

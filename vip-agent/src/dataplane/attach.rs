@@ -227,9 +227,9 @@ impl Dataplane {
         }
         let classifier = load::classifier(&mut self.programs, program)?;
         let link =
-            new_tc_link(classifier, interface, hook).map_err(|source| DataplaneError::Tcx {
+            new_tc_link(classifier, interface, hook).map_err(|cause| DataplaneError::Tcx {
                 interface: interface.to_owned(),
-                source,
+                cause,
             })?;
         self.pin(pin, link)
     }

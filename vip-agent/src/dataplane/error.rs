@@ -46,14 +46,14 @@ pub enum DataplaneError {
     },
     /// The kernel does not let us.
     #[error(
-        "the kernel refuses to {what}: {source}; run as root, or with CAP_BPF, CAP_NET_ADMIN and \
+        "the kernel refuses to {what}: {cause}; run as root, or with CAP_BPF, CAP_NET_ADMIN and \
          CAP_NET_RAW"
     )]
     Permission {
         /// What we wanted.
         what: String,
         /// Its answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The programs can't be loaded.
     #[error("the eBPF programs could not be loaded: {0}")]
@@ -85,22 +85,22 @@ pub enum DataplaneError {
     },
     /// The kernel is too old.
     #[error(
-        "interface {interface}: the TC program cannot be attached: {source}; it needs Linux 6.6 or \
+        "interface {interface}: the TC program cannot be attached: {cause}; it needs Linux 6.6 or \
          newer (TCX)"
     )]
     Tcx {
         /// The interface.
         interface: String,
         /// The kernel's answer.
-        source: ProgramError,
+        cause: ProgramError,
     },
     /// A map can't be read or written.
-    #[error("map {name}: {source}")]
+    #[error("map {name}: {cause}")]
     Map {
         /// Which.
         name: &'static str,
         /// Why.
-        source: MapError,
+        cause: MapError,
     },
     /// The object lacks a map.
     #[error("the eBPF object has no map {name}; build it again with `cargo xtask build-ebpf`")]
@@ -115,22 +115,22 @@ pub enum DataplaneError {
     )]
     TooManyVips,
     /// A file or directory of the bpffs.
-    #[error("bpf-dir: {}: {source}", path.display())]
+    #[error("bpf-dir: {}: {cause}", path.display())]
     Io {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 impl DataplaneError {
-    pub(super) fn map(name: &'static str, source: MapError) -> Self {
-        Self::Map { name, source }
+    pub(super) fn map(name: &'static str, cause: MapError) -> Self {
+        Self::Map { name, cause }
     }
 
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |cause| Self::Io { path, cause }
     }
 }

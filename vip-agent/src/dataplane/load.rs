@@ -134,7 +134,7 @@ fn refused(error: impl Into<EbpfError>) -> DataplaneError {
         Some(code) if code == nix::libc::EPERM || code == nix::libc::EACCES => {
             DataplaneError::Permission {
                 what: "load the eBPF programs".to_owned(),
-                source: std::io::Error::from_raw_os_error(code),
+                cause: std::io::Error::from_raw_os_error(code),
             }
         }
         _ => DataplaneError::Load(with_causes(&error)),

@@ -171,12 +171,12 @@ impl Pins {
 }
 
 fn make_directory(path: &Path) -> Result<(), DataplaneError> {
-    fs::create_dir_all(path).map_err(|source| match source.kind() {
+    fs::create_dir_all(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::PermissionDenied => DataplaneError::Permission {
             what: format!("make {}", path.display()),
-            source,
+            cause,
         },
-        _ => DataplaneError::io(path)(source),
+        _ => DataplaneError::io(path)(cause),
     })
 }
 

@@ -19,7 +19,7 @@ mod status;
 
 use std::{collections::VecDeque, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -42,6 +42,8 @@ use status::Since;
 
 /// How often interfaces are looked at although nothing was heard of them: a monitor may miss one.
 const LOOK_ANYWAY: Duration = Duration::from_secs(30);
+/// When they could not be looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything the loop holds.
 struct Driver {
@@ -238,11 +240,17 @@ impl Driver {
     }
 
     async fn look_at_interfaces(&mut self) -> anyhow::Result<Option<Exit>> {
-        self.since.look_again_at = clock::boot_now() + LOOK_ANYWAY;
         let before: Vec<_> = self.interfaces.fitness().collect();
-        let links = net::links()
-            .await
-            .context("the interfaces could not be listed")?;
+        let links = match net::links().await {
+            Ok(links) => links,
+            // What was known goes on to hold; an owner is not to fall over a full socket.
+            Err(error) => {
+                tracing::warn!(%error, "the interfaces could not be listed; looking again soon");
+                self.since.look_again_at = clock::boot_now() + LOOK_AGAIN;
+                return Ok(None);
+            }
+        };
+        self.since.look_again_at = clock::boot_now() + LOOK_ANYWAY;
         self.interfaces.refresh(&links, self.dataplane.as_mut())?;
         let changed = self
             .interfaces
