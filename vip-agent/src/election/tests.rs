@@ -1,7 +1,7 @@
 //! Transitions, one sentence a test. A little rig stands in for the kernel and for netlink (they do
 //! at once what they are told); etcd's answers are given by hand.
 
-use super::*;
+use super::{vip::Key, *};
 
 const NODE: &str = "n1";
 const TTL: Duration = Duration::from_secs(3);

@@ -1,0 +1,348 @@
+//! The lease and the member key: to get them, to keep them, and to notice that they have gone.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    Action, BootInstant, Election, Exit, Keyed, LeaseId, Mac, MemberRecord, Membership, Outcome,
+    Report, RoundId, Snapshot,
+    lease::{Lease, Reading, Verdict},
+    to_ms,
+    vip::Vip,
+};
+
+impl Election {
+    /// Goes on with an earlier process' lease, if etcd still has our member key on it.
+    pub(super) fn resume(&mut self, snapshot: &Snapshot) {
+        let Some((id, deadline)) = self.inheritance.take() else {
+            return;
+        };
+        let ours = snapshot.members.get(&self.settings.node).filter(|member| {
+            member.lease == id && member.record.instance == self.settings.instance
+        });
+        match ours {
+            Some(member) => {
+                let ttl = Duration::from_millis(member.record.ttl_ms);
+                let lease = Lease::new(id, ttl, deadline, self.now);
+                let written = Some((member.mod_revision, member.record.clone()));
+                self.membership = Membership::In {
+                    lease,
+                    written,
+                    join_at: self.now,
+                };
+                self.report(Report::Joined {
+                    lease: id,
+                    ttl,
+                    resumed: true,
+                });
+            }
+            None => self.out.push(Action::Remember(None)),
+        }
+    }
+
+    pub(super) fn take_in_grant(&mut self, sent_at: BootInstant, id: LeaseId, ttl: Duration) {
+        if !matches!(self.membership, Membership::Out { .. }) {
+            return;
+        }
+        if ttl != self.settings.ttl {
+            self.report(Report::TtlRaised {
+                asked: self.settings.ttl,
+                granted: ttl,
+            });
+        }
+        // A grant is committed by a quorum, so it needs no further proof.
+        let deadline = Lease::deadline_after(sent_at, ttl);
+        let lease = Lease::new(id, ttl, deadline, self.now);
+        self.membership = Membership::In {
+            lease,
+            written: None,
+            join_at: self.now,
+        };
+        self.out.push(Action::Remember(Some(id)));
+        // No gate is open: a lease is asked for only when all shared IPs are down.
+        self.out.push(Action::SetLeaseDeadline(deadline));
+    }
+
+    pub(super) fn take_in_confirmation(&mut self, round: RoundId, snapshot: &Snapshot) {
+        let Membership::In { lease, .. } = &mut self.membership else {
+            return;
+        };
+        let Some(known) = lease.known_revision(round) else {
+            return;
+        };
+        if snapshot.revision < known || self.view.is_of_another_cluster(snapshot) {
+            self.view.lose_watch(self.now);
+            self.report(Report::Resync {
+                cause: "a read answered from another history".to_owned(),
+            });
+            return;
+        }
+        let lease_id = lease.id;
+        let member_key_is_ours = snapshot
+            .members
+            .get(&self.settings.node)
+            .is_some_and(|member| member.lease == lease_id);
+        let reading = Reading {
+            raft_term: snapshot.raft_term,
+            revision: snapshot.revision,
+            member_key_is_ours,
+        };
+        lease.read(round, reading);
+        // Only of our own keys: whose vacancy it is to claim, the watch says.
+        let longest = self.longest_ttl(snapshot);
+        for ip in self.settings.vips.clone() {
+            let found = snapshot.owners.get(&ip);
+            let concerns_us = self.vips[&ip].is_on(Some(lease_id))
+                || found.is_some_and(|held| held.lease == lease_id);
+            if concerns_us {
+                if let Some(other) = found.filter(|held| held.lease != lease_id) {
+                    self.cause = format!("etcd has {} as the owner", other.record.node);
+                }
+                self.learn_by_reading(ip, found.cloned(), snapshot.revision, longest);
+            }
+        }
+        self.judge(round);
+    }
+
+    pub(super) fn judge(&mut self, round: RoundId) {
+        let Some(lease) = self.lease_mut() else {
+            return;
+        };
+        let id = lease.id;
+        match lease.judge(round) {
+            Verdict::Open => {}
+            Verdict::Counts(deadline) => {
+                // Gates that are no longer ours are shut before the deadline moves for all.
+                self.advance_vips();
+                if let Some(lease) = self.lease_mut().filter(|lease| deadline > lease.deadline) {
+                    lease.deadline = deadline;
+                    self.out.push(Action::SetLeaseDeadline(deadline));
+                }
+            }
+            Verdict::Stale {
+                renewed_in,
+                read_in,
+            } => {
+                self.report(Report::StaleRenewal {
+                    renewed_in,
+                    read_in,
+                });
+                let now = self.now;
+                if let Some(lease) = self.lease_mut() {
+                    lease.next_round_at = now;
+                }
+            }
+            Verdict::Unseen { read_at } => self.forget_member_key_unless_newer_than(read_at),
+            Verdict::Gone => self.lose_lease(id, "etcd no longer knows it".to_owned()),
+        }
+    }
+
+    pub(super) fn take_in_join(&mut self, outcome: Outcome<MemberRecord>) {
+        let Some(record) = self.joining.take() else {
+            return;
+        };
+        let node = self.settings.node.clone();
+        let now = self.now;
+        match outcome {
+            Outcome::Committed { revision } => {
+                let Membership::In { lease, written, .. } = &mut self.membership else {
+                    return;
+                };
+                let first = written.is_none();
+                let (id, ttl) = (lease.id, lease.ttl);
+                *written = Some((revision, record.clone()));
+                let keyed = Keyed {
+                    lease: id,
+                    mod_revision: revision,
+                    record,
+                };
+                self.view.members.insert(node, keyed);
+                if first {
+                    self.report(Report::Joined {
+                        lease: id,
+                        ttl,
+                        resumed: false,
+                    });
+                }
+            }
+            Outcome::Refused { current, .. } => {
+                match current {
+                    Some(other) => self.view.members.insert(node, other),
+                    None => self.view.members.remove(&node),
+                };
+                self.forget_member_key();
+            }
+            Outcome::LeaseGone => {
+                if let Some((id, ..)) = self.lease() {
+                    self.lose_lease(id, "etcd refused to attach our key to it".to_owned());
+                }
+            }
+            Outcome::Unknown(_) => {
+                if let Membership::In { lease, join_at, .. } = &mut self.membership {
+                    *join_at = now + lease.ttl / 6;
+                }
+            }
+        }
+    }
+
+    pub(super) fn ask_for_a_lease(&mut self) {
+        let quiet = self.vips.values().all(Vip::is_quiet) && self.joining.is_none();
+        let wanted = quiet && self.view.is_watching() && self.stopping.is_none();
+        let Membership::Out { grant_at, .. } = &mut self.membership else {
+            return;
+        };
+        if wanted && grant_at.is_some_and(|at| self.now >= at) {
+            *grant_at = None;
+            self.out.push(Action::Grant {
+                ttl: self.settings.ttl,
+            });
+        }
+    }
+
+    pub(super) fn renew(&mut self) {
+        let known_revision = self.view.revision;
+        let Membership::In { lease, .. } = &mut self.membership else {
+            return;
+        };
+        let leaving = self
+            .stopping
+            .as_ref()
+            .is_some_and(|stopping| stopping.leaving);
+        if self.now < lease.next_round_at || leaving {
+            return;
+        }
+        self.next_round += 1;
+        let round = RoundId(self.next_round);
+        lease.begin_round(round, self.now, known_revision);
+        let patience = lease.ttl / 2;
+        self.out.push(Action::Renew {
+            round,
+            lease: lease.id,
+            patience,
+        });
+    }
+
+    pub(super) fn write_member_key(&mut self) {
+        let record = self.member_record();
+        let Membership::In {
+            lease,
+            written,
+            join_at,
+        } = &self.membership
+        else {
+            return;
+        };
+        let up_to_date = written
+            .as_ref()
+            .is_some_and(|(_, written)| *written == record);
+        if up_to_date || self.joining.is_some() || self.stopping.is_some() || self.now < *join_at {
+            return;
+        }
+        let standing = self.view.members.get(&self.settings.node);
+        if let Some(other) = standing.filter(|standing| standing.record.instance != record.instance)
+        {
+            let other = other.record.clone();
+            self.meet_namesake(other, &record);
+            return;
+        }
+        let replacing = standing.map(|standing| standing.mod_revision);
+        let lease = lease.id;
+        self.joining = Some(record.clone());
+        self.out.push(Action::Join {
+            lease,
+            record,
+            replacing,
+        });
+    }
+
+    /// A live member has our name. With a MAC of ours it is what this machine left behind, and
+    /// goes with its lease; else it is another machine, and one of the two is named wrongly.
+    pub(super) fn meet_namesake(&mut self, other: MemberRecord, ours: &MemberRecord) {
+        let own_past = ours.macs.is_empty() || !ours.macs.is_disjoint(&other.macs);
+        let patience = 2 * Duration::from_millis(other.ttl_ms) + Duration::from_secs(5);
+        let now = self.now;
+        let since = *self.view.namesake_since.get_or_insert(now);
+        if !own_past || now >= since + patience {
+            self.stop(Exit::NameTaken { other });
+            return;
+        }
+        if since == now {
+            self.report(Report::NameBusy { other });
+        }
+        if let Membership::In { lease, join_at, .. } = &mut self.membership {
+            *join_at = now + lease.ttl / 6;
+        }
+    }
+
+    pub(super) fn tell_members(&mut self) {
+        let macs: BTreeSet<Mac> = self
+            .members()
+            .flat_map(|member| member.macs.iter().copied())
+            .collect();
+        if macs != self.told_members {
+            self.told_members.clone_from(&macs);
+            self.out.push(Action::SetMembers(macs));
+        }
+    }
+
+    pub(super) fn lose_lease(&mut self, lease: LeaseId, cause: String) {
+        // First of all: one store shuts every gate.
+        self.out.push(Action::SetLeaseDeadline(BootInstant::BOOT));
+        self.out.push(Action::Remember(None));
+        self.cause = format!("the lease was lost: {cause}");
+        self.report(Report::LeaseLost { lease, cause });
+        self.membership = Membership::Out {
+            grant_at: Some(self.now),
+            failures: 0,
+        };
+    }
+
+    pub(super) fn forget_member_key_if_gone(&mut self) {
+        let standing = self
+            .view
+            .members
+            .get(&self.settings.node)
+            .map(|member| member.lease);
+        if self.is_joined() && standing != self.lease().map(|(id, ..)| id) {
+            self.forget_member_key();
+        }
+    }
+
+    pub(super) fn forget_member_key_unless_newer_than(&mut self, read_at: i64) {
+        if let Membership::In {
+            written: Some((written_at, _)),
+            ..
+        } = &self.membership
+            && *written_at <= read_at
+        {
+            self.forget_member_key();
+        }
+    }
+
+    pub(super) fn forget_member_key(&mut self) {
+        let now = self.now;
+        if let Membership::In {
+            written, join_at, ..
+        } = &mut self.membership
+        {
+            *written = None;
+            *join_at = now;
+        }
+    }
+
+    pub(super) fn member_record(&self) -> MemberRecord {
+        let fit = || {
+            self.vips
+                .values()
+                .filter_map(|vip| Some((vip.ip, vip.fit?)))
+        };
+        MemberRecord {
+            node: self.settings.node.clone(),
+            instance: self.settings.instance.clone(),
+            host: self.settings.host.clone(),
+            macs: fit().map(|(_, mac)| mac).collect(),
+            ttl_ms: to_ms(self.ttl()),
+            vips: fit().map(|(ip, _)| ip).collect(),
+            version: self.settings.version.clone(),
+        }
+    }
+}
