@@ -81,17 +81,20 @@ impl StateDir {
         &self.instance
     }
 
-    /// The lease that the last process had, if it left one.
+    /// The lease that the last process had, if it left one in this very boot. Pins do not outlive a
+    /// boot, and a copy of the directory on another machine must not go on with its original's.
     pub fn lease(&self) -> Option<LeaseId> {
         let text = fs::read_to_string(self.path.join("lease")).ok()?;
-        i64::from_str_radix(text.trim(), 16).ok().map(LeaseId)
+        let (lease, boot) = text.trim().split_once(' ')?;
+        (boot == boot_id().ok()?).then_some(())?;
+        i64::from_str_radix(lease, 16).ok().map(LeaseId)
     }
 
     /// Keeps the lease for the next start.
     pub fn remember(&self, lease: Option<LeaseId>) -> io::Result<()> {
         let file = self.path.join("lease");
         match lease {
-            Some(lease) => replace(&file, &format!("{lease}\n")),
+            Some(lease) => replace(&file, &format!("{lease} {}\n", boot_id()?)),
             None => ignore_missing(fs::remove_file(&file)),
         }
     }
@@ -177,6 +180,11 @@ fn new_instance(file: &Path) -> io::Result<String> {
     Ok(instance)
 }
 
+/// A random id that the kernel makes at each boot.
+fn boot_id() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
+}
+
 fn is_instance(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -211,6 +219,17 @@ mod tests {
         let second = StateDir::open(dir.path()).expect("nobody else is there");
         assert_eq!(second.instance(), instance);
         assert_eq!(second.lease(), Some(LeaseId(0x1234)));
+    }
+
+    #[test]
+    fn a_lease_of_another_boot_is_not_gone_on_with() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let state = StateDir::open(dir.path()).expect("an empty directory can be used");
+        let file = dir.path().join("lease");
+        for stranger in ["1234 another-boot", "1234", "", "nonsense"] {
+            fs::write(&file, stranger).expect("a file can be written");
+            assert_eq!(state.lease(), None, "{stranger}");
+        }
     }
 
     #[test]
