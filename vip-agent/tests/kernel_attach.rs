@@ -1,7 +1,13 @@
 //! Attaching, adopting, and leaving nothing: on veth pairs in network and mount namespaces that each
 //! test makes for itself, and that end with its thread.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use aya::{
     EbpfLoader,
@@ -19,6 +25,10 @@ use vip_common::abi::{Counters, Gate, names};
 
 const INTERFACE: &str = "va";
 
+/// A child that one test starts holds, until it has become `ip`, whatever another test has open: a
+/// lock, a file on a bpffs that is to be unmounted.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Runs `test` with a fresh bpffs and a veth pair `va`, `vb`, where that is allowed.
 fn staged(test: fn(&Path, u32)) {
     if !nix::unistd::geteuid().is_root() || object().is_none() {
@@ -27,6 +37,7 @@ fn staged(test: fn(&Path, u32)) {
         eprintln!("{why}");
         return;
     }
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let outcome = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("root may");
         let none: Option<&str> = None;
