@@ -49,6 +49,17 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The revision of the change.
+    pub fn revision(&self) -> i64 {
+        match self {
+            Self::MemberPut(_, member) => member.mod_revision,
+            Self::OwnerPut(_, owner) => owner.mod_revision,
+            Self::MemberGone { revision, .. } | Self::OwnerGone { revision, .. } => *revision,
+        }
+    }
+}
+
 /// How a guarded transaction on one key ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome<T> {
@@ -119,8 +130,7 @@ pub enum Event {
         /// What it read.
         snapshot: Snapshot,
     },
-    /// A renewal or its confirming read was not answered in time. The round may still complete
-    /// from a later answer; nothing depends on it.
+    /// A renewal or its confirming read was not answered in time: the round does not count.
     RoundFailed {
         /// Which.
         round: RoundId,

@@ -5,43 +5,85 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     Action, Change, Election, Keyed, Outcome, OwnerRecord, QUEUE_STEP, Report, Snapshot, rank,
-    vip::{Key, Pending},
+    view::is_older,
+    vip::{Key, Local, Pending, Vip},
 };
+
+/// Until a claim is made again that was not answered.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Election {
     pub(super) fn take_in_read(&mut self, snapshot: Snapshot) {
-        if let Some(known) = self.view.history_reset_by(&snapshot) {
-            self.report(Report::HistoryReset {
-                known,
-                read: snapshot.revision,
-            });
-            for vip in self.vips.values_mut() {
-                vip.revision = 0;
-                vip.key = Key::Unknown;
+        let longest = self.longest_ttl(&snapshot);
+        if self.view.is_contradicted_by(&snapshot) || self.owners_are_older_in(&snapshot) {
+            self.begin_another_history(&snapshot, longest);
+        }
+        self.view.take_in(self.now, &snapshot);
+        self.resume(&snapshot);
+        for (ip, vip) in &mut self.vips {
+            // While nobody watched it may have been owned again.
+            if let Key::Vacant { claim_at, seen } = &mut vip.key
+                && std::mem::take(seen)
+                && !snapshot.owners.contains_key(ip)
+            {
+                *claim_at = self.now + longest;
             }
         }
-        self.view.take_in(&snapshot);
-        self.resume(&snapshot);
-        let longest = self.longest_ttl(&snapshot);
         for ip in self.settings.vips.clone() {
-            self.learn_by_reading(
-                ip,
-                snapshot.owners.get(&ip).cloned(),
-                snapshot.revision,
-                longest,
-            );
+            let found = snapshot.owners.get(&ip).cloned();
+            self.learn_by_reading(ip, found, snapshot.revision, longest);
         }
+        self.give_up_the_unconfigured(&snapshot);
         let silence = 2 * self.ttl();
         self.out.push(Action::Watch {
             from_revision: snapshot.revision + 1,
             silence,
         });
+        if self.vips.values().any(|vip| vip.key == Key::Unknown) {
+            // It came to be in doubt while this read was under way.
+            self.view.lose_watch(self.now);
+        }
+    }
+
+    /// Whether a read shows an owner key older than it is known to be.
+    pub(super) fn owners_are_older_in(&self, snapshot: &Snapshot) -> bool {
+        let owners = self.vips.values();
+        let mut pairs = owners.filter_map(|vip| Some((vip.held()?, snapshot.owners.get(&vip.ip)?)));
+        pairs.any(|(known, read)| is_older(snapshot.revision, known, read))
+    }
+
+    /// What was known is void. Whoever owned a shared IP before may serve it up to its deadline,
+    /// whatever this history says: nothing is taken up until then.
+    fn begin_another_history(&mut self, snapshot: &Snapshot, longest_ttl: Duration) {
+        self.report(Report::HistoryReset {
+            known: self.view.revision,
+            read: snapshot.revision,
+        });
+        let wait_until = self.now + longest_ttl;
+        for vip in self.vips.values_mut() {
+            vip.begin_another_history(wait_until);
+        }
+    }
+
+    /// Shared IPs that an earlier process of this node held, and that this one is not to serve.
+    fn give_up_the_unconfigured(&mut self, snapshot: &Snapshot) {
+        let lease = self.lease().map(|(id, ..)| id);
+        for (vip, held) in &snapshot.owners {
+            if Some(held.lease) == lease && !self.vips.contains_key(vip) {
+                self.out.push(Action::Release {
+                    vip: *vip,
+                    mod_revision: held.mod_revision,
+                });
+            }
+        }
     }
 
     pub(super) fn take_in_changes(&mut self, changes: Vec<Change>) {
         if !self.view.is_watching() {
             return;
         }
+        let mut changes = changes;
+        changes.retain(|change| self.view.is_news(change));
         // Members first: who is a candidate for a vacancy is decided after all of its revision.
         for change in &changes {
             self.view.take_in_change(change);
@@ -80,13 +122,16 @@ impl Election {
         }
         vip.revision = revision;
         self.cause = match vip.owner() {
-            Some(owner) => format!("{owner} released it or its lease ended"),
+            Some(owner) => {
+                format!("{owner} released it, its lease ended, or somebody deleted its key")
+            }
             None => "its key was deleted".to_owned(),
         };
         let rank = rank::rank(&self.view.members, ip, vip.owner(), &self.settings.node);
         let place = rank.unwrap_or(u32::try_from(self.view.members.len()).unwrap_or(u32::MAX));
         vip.key = Key::Vacant {
             claim_at: self.now + QUEUE_STEP.saturating_mul(place),
+            seen: true,
         };
     }
 
@@ -112,7 +157,10 @@ impl Election {
             Some(held) => vip.key = Key::Held(held),
             None if matches!(vip.key, Key::Vacant { .. }) => {}
             None => {
-                vip.key = Key::Vacant { claim_at };
+                vip.key = Key::Vacant {
+                    claim_at,
+                    seen: false,
+                };
                 self.report(Report::WaitingOut {
                     vip: ip,
                     wait: longest_ttl,
@@ -125,6 +173,9 @@ impl Election {
         let longest = self.ttl();
         let lease = self.lease().map(|(id, ..)| id);
         let Some(vip) = self.vips.get_mut(&ip) else {
+            if let Outcome::Unknown(_) = outcome {
+                self.view.lose_watch(self.now);
+            }
             return;
         };
         let pending = vip.pending.take();
@@ -137,6 +188,7 @@ impl Election {
                     (Some(Pending::Release) | None, _) | (_, None) => {
                         vip.key = Key::Vacant {
                             claim_at: self.now + longest,
+                            seen: true,
                         };
                     }
                     (Some(Pending::Claim | Pending::Reassert), Some(lease)) => {
@@ -164,21 +216,34 @@ impl Election {
                     self.lose_lease(id, "etcd refused to attach a key to it".to_owned());
                 }
             }
-            Outcome::Unknown(error) => {
-                vip.key = Key::Unknown;
-                self.view.lose_watch(self.now);
-                self.report(Report::Doubt {
-                    vip: ip,
-                    cause: error,
-                });
+            Outcome::Unknown(cause) => {
+                match pending {
+                    // Asked for once more it shows: ours is committed once at most.
+                    Some(Pending::Claim) => vip.ask_again(self.now + ASK_AGAIN),
+                    // It is ours, on either revision.
+                    Some(Pending::Reassert) if vip.local == Local::Up => {
+                        self.view.lose_watch(self.now);
+                    }
+                    _ => {
+                        vip.key = Key::Unknown;
+                        self.view.lose_watch(self.now);
+                    }
+                }
+                self.report(Report::Doubt { vip: ip, cause });
             }
         }
     }
 
+    /// The longest TTL in use, as far as records tell: those that were read, and those known before.
     pub(super) fn longest_ttl(&self, snapshot: &Snapshot) -> Duration {
-        let members = snapshot.members.values().map(|member| member.record.ttl_ms);
-        let owners = snapshot.owners.values().map(|owner| owner.record.ttl_ms);
-        let longest = members.chain(owners).max().unwrap_or(0);
+        let members = snapshot.members.values().chain(self.view.members.values());
+        let known = self.vips.values().filter_map(Vip::held);
+        let owners = snapshot.owners.values().chain(known);
+        let longest = members
+            .map(|member| member.record.ttl_ms)
+            .chain(owners.map(|owner| owner.record.ttl_ms))
+            .max()
+            .unwrap_or(0);
         Duration::from_millis(longest).max(self.ttl())
     }
 }

@@ -63,14 +63,16 @@ impl Election {
     }
 
     pub(super) fn take_in_confirmation(&mut self, round: RoundId, snapshot: &Snapshot) {
+        let another_history =
+            self.view.is_of_another_cluster(snapshot) || self.owners_are_older_in(snapshot);
         let Membership::In { lease, .. } = &mut self.membership else {
             return;
         };
         let Some(known) = lease.known_revision(round) else {
             return;
         };
-        if snapshot.revision < known || self.view.is_of_another_cluster(snapshot) {
-            self.view.lose_watch(self.now);
+        if snapshot.revision < known || another_history {
+            self.view.lose_history(self.now);
             self.report(Report::Resync {
                 cause: "a read answered from another history".to_owned(),
             });
@@ -156,6 +158,7 @@ impl Election {
                     record,
                 };
                 self.view.members.insert(node, keyed);
+                self.view.namesake_since = None;
                 if first {
                     self.report(Report::Joined {
                         lease: id,
@@ -170,6 +173,10 @@ impl Election {
                     None => self.view.members.remove(&node),
                 };
                 self.forget_member_key();
+                // What stands there may be a record that can't be read, and go on standing there.
+                if let Membership::In { lease, join_at, .. } = &mut self.membership {
+                    *join_at = now + lease.ttl / 6;
+                }
             }
             Outcome::LeaseGone => {
                 if let Some((id, ..)) = self.lease() {

@@ -12,6 +12,8 @@ use super::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A watch that held for so long was a good one.
+const A_WHILE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct View {
@@ -21,7 +23,11 @@ pub(super) struct View {
     /// Since when another instance has been going by our name.
     pub namesake_since: Option<BootInstant>,
     phase: Phase,
-    /// Full reads since one last held for a while.
+    /// The revision of the last full read.
+    read_at: i64,
+    /// Whether another read than a full one has shown another history.
+    contradicted: bool,
+    /// Reads that failed and watches that were lost, since one last held for a while.
     failures: u32,
     seed: u64,
 }
@@ -31,7 +37,9 @@ enum Phase {
     /// A full read is due at this time.
     Due(BootInstant),
     Reading,
-    Watching,
+    Watching {
+        since: BootInstant,
+    },
 }
 
 impl View {
@@ -44,13 +52,15 @@ impl View {
             revision: 0,
             namesake_since: None,
             phase: Phase::Due(BootInstant::BOOT),
+            read_at: 0,
+            contradicted: false,
             failures: 0,
             seed: hasher.finish(),
         }
     }
 
     pub fn is_watching(&self) -> bool {
-        self.phase == Phase::Watching
+        matches!(self.phase, Phase::Watching { .. })
     }
 
     /// Whether a full read is due; it counts as begun then.
@@ -65,7 +75,7 @@ impl View {
     pub fn next_timeout(&self) -> BootInstant {
         match self.phase {
             Phase::Due(at) => at,
-            Phase::Reading | Phase::Watching => BootInstant::BOOT,
+            Phase::Reading | Phase::Watching { .. } => BootInstant::BOOT,
         }
     }
 
@@ -75,7 +85,10 @@ impl View {
     }
 
     pub fn lose_watch(&mut self, now: BootInstant) {
-        if self.phase == Phase::Watching {
+        if let Phase::Watching { since } = self.phase {
+            if now >= since + A_WHILE {
+                self.failures = 0;
+            }
             self.failures += 1;
             // The first time at once: most often it was a member that went away.
             let pause = if self.failures == 1 {
@@ -87,43 +100,54 @@ impl View {
         }
     }
 
-    /// The revision that was known, if this read is from another history: another cluster, or one
-    /// restored from a backup.
-    pub fn history_reset_by(&self, snapshot: &Snapshot) -> Option<i64> {
-        let reset = self.is_of_another_cluster(snapshot) || snapshot.revision < self.revision;
-        reset.then_some(self.revision)
+    /// What is known is of a history that is no longer etcd's; the next full read begins another.
+    pub fn lose_history(&mut self, now: BootInstant) {
+        self.contradicted = true;
+        self.lose_watch(now);
+    }
+
+    /// Whether this read is from another history than what is known: from another cluster, or from
+    /// one that was restored from a backup.
+    pub fn is_contradicted_by(&self, snapshot: &Snapshot) -> bool {
+        let members = self.members.iter();
+        let mut pairs =
+            members.filter_map(|(node, known)| Some((known, snapshot.members.get(node)?)));
+        self.contradicted
+            || self.is_of_another_cluster(snapshot)
+            || snapshot.revision < self.revision
+            || pairs.any(|(known, read)| is_older(snapshot.revision, known, read))
     }
 
     pub fn is_of_another_cluster(&self, snapshot: &Snapshot) -> bool {
         self.cluster_id != 0 && snapshot.cluster_id != self.cluster_id
     }
 
-    pub fn take_in(&mut self, snapshot: &Snapshot) {
+    pub fn take_in(&mut self, now: BootInstant, snapshot: &Snapshot) {
         self.members.clone_from(&snapshot.members);
         self.cluster_id = snapshot.cluster_id;
         self.revision = snapshot.revision;
-        self.phase = Phase::Watching;
+        self.read_at = snapshot.revision;
+        self.contradicted = false;
+        self.phase = Phase::Watching { since: now };
+    }
+
+    /// Whether a change is later than the last read. One that the watch before it still brought is
+    /// not: what it tells of may long be otherwise.
+    pub fn is_news(&self, change: &Change) -> bool {
+        change.revision() > self.read_at
     }
 
     pub fn take_in_change(&mut self, change: &Change) {
-        let revision = match change {
-            Change::MemberPut(node, member) => {
-                if self.is_news_of(node, member.mod_revision) {
-                    self.members.insert(node.clone(), member.clone());
-                }
-                member.mod_revision
+        match change {
+            Change::MemberPut(node, member) if self.is_news_of(node, member.mod_revision) => {
+                self.members.insert(node.clone(), member.clone());
             }
-            Change::MemberGone { node, revision } => {
-                if self.is_news_of(node, *revision) {
-                    self.members.remove(node);
-                }
-                *revision
+            Change::MemberGone { node, revision } if self.is_news_of(node, *revision) => {
+                self.members.remove(node);
             }
-            Change::OwnerPut(_, owner) => owner.mod_revision,
-            Change::OwnerGone { revision, .. } => *revision,
-        };
-        self.revision = self.revision.max(revision);
-        self.failures = 0;
+            _ => {}
+        }
+        self.revision = self.revision.max(change.revision());
     }
 
     /// A transaction of our own may have been answered before the watch tells of what came earlier.
@@ -145,4 +169,9 @@ impl View {
         let share = u32::try_from(hasher.finish() % 512).unwrap_or(0);
         pause / 2 + pause * share / 1024
     }
+}
+
+/// Whether a read at `revision` shows a key older than it is known to be. In one history it can't.
+pub(super) fn is_older<T>(revision: i64, known: &Keyed<T>, read: &Keyed<T>) -> bool {
+    revision >= known.mod_revision && read.mod_revision < known.mod_revision
 }

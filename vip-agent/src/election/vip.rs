@@ -18,6 +18,8 @@ pub(super) enum Key {
     Vacant {
         /// Not to be claimed before this.
         claim_at: BootInstant,
+        /// Whether we watched the key go, and have been watching since.
+        seen: bool,
     },
     /// There is one.
     Held(Keyed<OwnerRecord>),
@@ -91,6 +93,8 @@ pub(super) struct Vip {
     given_up: Option<i64>,
     /// Taking it up failed: leave it to others until then.
     shunned_until: BootInstant,
+    /// Not to be taken up before this, whatever etcd says: its history was replaced.
+    waits_until: BootInstant,
     /// What the kernel's gate was last set to.
     gate: Option<Gate>,
     suspended: bool,
@@ -110,6 +114,7 @@ impl Vip {
             reported: Role::Unknown,
             given_up: None,
             shunned_until: BootInstant::BOOT,
+            waits_until: BootInstant::BOOT,
             gate: None,
             suspended: false,
             served: open_epoch.is_some(),
@@ -121,18 +126,19 @@ impl Vip {
         matches!(&self.key, Key::Held(held) if Some(held.lease) == lease)
     }
 
-    pub fn epoch(&self) -> i64 {
+    pub fn held(&self) -> Option<&Keyed<OwnerRecord>> {
         match &self.key {
-            Key::Held(held) => held.mod_revision,
-            Key::Unknown | Key::Vacant { .. } => 0,
+            Key::Held(held) => Some(held),
+            Key::Unknown | Key::Vacant { .. } => None,
         }
     }
 
+    pub fn epoch(&self) -> i64 {
+        self.held().map_or(0, |held| held.mod_revision)
+    }
+
     pub fn owner(&self) -> Option<&str> {
-        match &self.key {
-            Key::Held(held) => Some(&held.record.node),
-            Key::Unknown | Key::Vacant { .. } => None,
-        }
+        self.held().map(|held| held.record.node.as_str())
     }
 
     /// Whether nothing of it is left here and nothing under way.
@@ -161,9 +167,27 @@ impl Vip {
 
     /// When it has something to do by itself, if ever.
     pub fn next_timeout(&self) -> BootInstant {
+        let free_at = self.shunned_until.max(self.waits_until);
         match self.key {
-            Key::Vacant { claim_at } => claim_at.max(self.shunned_until),
-            Key::Unknown | Key::Held(_) => self.shunned_until,
+            Key::Vacant { claim_at, .. } => claim_at.max(free_at),
+            Key::Unknown | Key::Held(_) => free_at,
+        }
+    }
+
+    /// What was known of its key is void. Unless it is served here already, it is not taken up
+    /// before `wait_until`, and then only on a revision that was made since.
+    pub fn begin_another_history(&mut self, wait_until: BootInstant) {
+        self.revision = 0;
+        self.key = Key::Unknown;
+        if self.local != Local::Up {
+            self.waits_until = wait_until;
+        }
+    }
+
+    /// A claim was not answered: it is made again, unless the watch has told more by then.
+    pub fn ask_again(&mut self, at: BootInstant) {
+        if let Key::Vacant { claim_at, .. } = &mut self.key {
+            *claim_at = at;
         }
     }
 
@@ -184,8 +208,9 @@ impl Vip {
             }
             Local::Down if mine => self.take_up_or_release(around, out),
             Local::Down => self.claim_if_due(around, out),
-            Local::Up if !mine || around.stopping => self.start_closing(out),
+            Local::Up if !mine || around.stopping || self.fit.is_none() => self.start_closing(out),
             Local::Up => {
+                self.tell_the_mac(around, out);
                 self.watch_the_deadline(around, out);
                 self.set_gate(
                     Gate::Open {
@@ -265,6 +290,7 @@ impl Vip {
             && self.given_up != Some(self.epoch())
             && self.fit.is_some()
             && around.now >= self.shunned_until
+            && around.now >= self.waits_until
     }
 
     fn take_up_or_release(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
@@ -276,6 +302,11 @@ impl Vip {
             return;
         }
         let mod_revision = self.epoch();
+        if around.now < self.waits_until {
+            // Not given up either: others could take it who know nothing of another history.
+            self.given_up = Some(mod_revision);
+            return;
+        }
         let unable = self.fit.is_none() || around.now < self.shunned_until;
         if around.stopping || unable {
             self.given_up = Some(mod_revision);
@@ -285,25 +316,42 @@ impl Vip {
                 mod_revision,
             });
         } else {
-            self.pending = Some(Pending::Reassert);
-            let record = self.record(around);
-            out.push(Action::Reassert {
-                vip: self.ip,
-                lease,
-                mod_revision,
-                record,
-            });
+            self.reassert(lease, around, out);
         }
     }
 
+    /// The record of what is served says where: others know the owner's claims by that.
+    fn tell_the_mac(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        let (Some(held), Some(mac), Some((lease, _)), None) =
+            (self.held(), self.fit, around.lease, self.pending)
+        else {
+            return;
+        };
+        if held.record.mac != mac {
+            out.push(Action::Announce(self.ip));
+            self.reassert(lease, around, out);
+        }
+    }
+
+    fn reassert(&mut self, lease: LeaseId, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        self.pending = Some(Pending::Reassert);
+        out.push(Action::Reassert {
+            vip: self.ip,
+            lease,
+            mod_revision: self.epoch(),
+            record: self.record(around),
+        });
+    }
+
     fn claim_if_due(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
-        let Key::Vacant { claim_at } = self.key else {
+        let Key::Vacant { claim_at, .. } = self.key else {
             return;
         };
         let Some((lease, deadline)) = around.lease else {
             return;
         };
-        let due = around.now >= claim_at.max(self.shunned_until) && around.now < deadline;
+        let due = around.now >= claim_at.max(self.shunned_until).max(self.waits_until)
+            && around.now < deadline;
         if due && around.may_claim && self.fit.is_some() && self.pending.is_none() {
             self.pending = Some(Pending::Claim);
             let record = self.record(around);

@@ -111,6 +111,8 @@ impl Endpoints {
                     *lock(&self.last_error) = None;
                     return Ok(answer);
                 }
+                // An answer too, and the same from each.
+                (_, Err(error)) if error.says_lease_gone() => return Err(error),
                 (index, Err(error)) => {
                     self.fail(index, &error);
                     match others.next() {
