@@ -1,0 +1,69 @@
+//! What must hold, and at which step it is looked at.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{clock::TrueNs, etcd::Etcd, node::Node};
+
+/// A rule that did not hold.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("at {:?}: {what}", Duration::from_nanos(*at))]
+pub struct Violation {
+    pub at: TrueNs,
+    pub what: Broken,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Broken {
+    /// Invariant 1.
+    #[error("two gates open for {vip}: {nodes:?}")]
+    TwoOpenGates { vip: IpAddr, nodes: [String; 2] },
+    /// A gate stands open, and the key is not on the lease that it was opened on.
+    #[error("{node}'s gate for {vip} is open without the key")]
+    OpenWithoutTheKey { vip: IpAddr, node: String },
+    #[error("{node} removes {vip} behind an open gate")]
+    AddressRemovedBehindAnOpenGate { vip: IpAddr, node: String },
+    #[error("{node} gives up the key of {vip} before gate and address")]
+    KeyGivenUpBeforeGateAndAddress { vip: IpAddr, node: String },
+    /// All was well for long enough, and nobody serves it.
+    #[error("nobody serves {vip}")]
+    NobodyServes { vip: IpAddr },
+    /// Events that cause one another without end.
+    #[error("{node} works without end")]
+    Livelock { node: String },
+}
+
+/// At most one open gate, and that one on what is in etcd.
+pub fn gates(now: TrueNs, vip: IpAddr, nodes: &[Node], etcd: &Etcd) -> Result<(), Broken> {
+    let mut open = nodes.iter().filter(|node| node.is_gate_open(vip, now));
+    let Some(first) = open.next() else {
+        return Ok(());
+    };
+    if let Some(second) = open.next() {
+        let nodes = [first.name.clone(), second.name.clone()];
+        return Err(Broken::TwoOpenGates { vip, nodes });
+    }
+    let lease = etcd.owner(vip).map(|owner| owner.lease);
+    if first.open_on(vip) != lease {
+        let node = first.name.clone();
+        return Err(Broken::OpenWithoutTheKey { vip, node });
+    }
+    Ok(())
+}
+
+/// The gate is shut, by the agent's own word, before the address goes.
+pub fn withdrawal(vip: IpAddr, node: &Node) -> Result<(), Broken> {
+    if node.open_epoch(vip).is_some() {
+        let node = node.name.clone();
+        return Err(Broken::AddressRemovedBehindAnOpenGate { vip, node });
+    }
+    Ok(())
+}
+
+/// Gate and address are away before the key goes.
+pub fn give_up(vip: IpAddr, node: &Node) -> Result<(), Broken> {
+    if node.open_epoch(vip).is_some() || node.kernel.addresses.contains(&vip) {
+        let node = node.name.clone();
+        return Err(Broken::KeyGivenUpBeforeGateAndAddress { vip, node });
+    }
+    Ok(())
+}

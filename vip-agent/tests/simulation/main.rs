@@ -1,0 +1,106 @@
+//! The election under simulated faults: the machine that ships, on virtual clocks, against a model of
+//! etcd. Invariants are checked at every step, and at the end that somebody serves.
+//!
+//! `VIP_SIM_SCHEDULES` and `VIP_SIM_SEED` say how many schedules to run and from which seed;
+//! `cargo xtask simulate` sets them.
+
+mod checks;
+mod clock;
+mod etcd;
+mod machine;
+mod node;
+mod schedule;
+mod world;
+
+use std::{cell::Cell, env, time::Duration};
+
+use proptest::{
+    strategy::{Strategy as _, ValueTree as _},
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
+};
+
+use checks::Broken;
+use machine::Mutant;
+use schedule::any_schedule;
+use world::{Tally, World};
+
+/// What a plain test run affords.
+const FEW: u32 = 3_000;
+/// Within so many schedules each mutant is found out.
+const ENOUGH_FOR_A_MUTANT: u32 = 20_000;
+
+#[test]
+fn no_schedule_breaks_a_rule() {
+    let (schedules, seed) = (
+        setting("VIP_SIM_SCHEDULES", FEW),
+        setting("VIP_SIM_SEED", 1),
+    );
+    let first = setting("VIP_SIM_FROM", 0);
+    let (mut events, mut longest) = (0, Duration::ZERO);
+    for number in first..first + schedules {
+        let mut runner = runner(seed, number);
+        let tally = Cell::new(Tally::default());
+        let outcome = runner.run(&any_schedule(), |schedule| {
+            let ran = World::new(&schedule, None, false).run();
+            tally.set(ran.map_err(|violation| TestCaseError::fail(violation.to_string()))?);
+            Ok(())
+        });
+        if let Err(TestError::Fail(violation, schedule)) = outcome {
+            let _ = World::new(&schedule, None, env::var("VIP_SIM_TRACE").is_ok()).run();
+            panic!("schedule {number} of seed {seed}: {violation}: {schedule:#?}");
+        }
+        events += tally.get().events;
+        longest = longest.max(tally.get().served_after);
+    }
+    println!(
+        "simulated {schedules} schedules of seed {seed}, {events} events: no rule broken; all served \
+         again at most {longest:?} after the last fault"
+    );
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    let uncaught: Vec<Mutant> = Mutant::ALL
+        .into_iter()
+        .filter(|mutant| first_violation_of(*mutant).is_none())
+        .collect();
+    assert!(uncaught.is_empty(), "not caught: {uncaught:?}");
+}
+
+fn first_violation_of(mutant: Mutant) -> Option<()> {
+    for number in 0..ENOUGH_FOR_A_MUTANT {
+        let tree = any_schedule().new_tree(&mut runner(1, number));
+        let schedule = tree.expect("no schedule is turned down").current();
+        // Unable to serve is not what these rules are there against.
+        if let Err(violation) = World::new(&schedule, Some(mutant), false).run()
+            && !matches!(violation.what, Broken::NobodyServes { .. })
+        {
+            println!("{mutant:?}: caught by schedule {number}: {violation}");
+            return Some(());
+        }
+    }
+    None
+}
+
+/// Each schedule has a generator of its own, so that one is found again by its number.
+fn runner(seed: u32, number: u32) -> TestRunner {
+    let config = Config {
+        cases: 1,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&seed.to_le_bytes());
+    bytes[4..8].copy_from_slice(&number.to_le_bytes());
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+fn setting(name: &str, default: u32) -> u32 {
+    match env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text}: not a number")),
+        Err(_) => default,
+    }
+}
