@@ -81,6 +81,16 @@ pub enum Outcome<T> {
     Unknown(String),
 }
 
+impl<T> Outcome<T> {
+    /// The store's revision, as far as the answer told of it.
+    pub fn revision(&self) -> Option<i64> {
+        match self {
+            Self::Committed { revision } | Self::Refused { revision, .. } => Some(*revision),
+            Self::LeaseGone | Self::Unknown(_) => None,
+        }
+    }
+}
+
 /// How a stop is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {

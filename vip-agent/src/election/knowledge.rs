@@ -59,6 +59,9 @@ impl Election {
             known: self.view.revision,
             read: snapshot.revision,
         });
+        self.view.begin_another_history();
+        // Its revision says nothing in this one.
+        self.forget_member_key();
         let wait_until = self.now + longest_ttl;
         for vip in self.vips.values_mut() {
             vip.begin_another_history(wait_until);
@@ -170,6 +173,7 @@ impl Election {
     }
 
     pub(super) fn take_in_outcome(&mut self, ip: IpAddr, outcome: Outcome<OwnerRecord>) {
+        self.view.saw(outcome.revision().unwrap_or(0));
         let longest = self.ttl();
         let lease = self.lease().map(|(id, ..)| id);
         let Some(vip) = self.vips.get_mut(&ip) else {

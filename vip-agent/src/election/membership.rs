@@ -78,6 +78,7 @@ impl Election {
             });
             return;
         }
+        self.view.saw(snapshot.revision);
         let lease_id = lease.id;
         let member_key_is_ours = snapshot
             .members
@@ -142,6 +143,7 @@ impl Election {
         let Some(record) = self.joining.take() else {
             return;
         };
+        self.view.saw(outcome.revision().unwrap_or(0));
         let node = self.settings.node.clone();
         let now = self.now;
         match outcome {

@@ -19,6 +19,7 @@ const A_WHILE: Duration = Duration::from_secs(10);
 pub(super) struct View {
     pub members: BTreeMap<String, Keyed<MemberRecord>>,
     pub cluster_id: u64,
+    /// The highest that any answer told of. What is asked later shows no lower one, in one history.
     pub revision: i64,
     /// Since when another instance has been going by our name.
     pub namesake_since: Option<BootInstant>,
@@ -36,7 +37,10 @@ pub(super) struct View {
 enum Phase {
     /// A full read is due at this time.
     Due(BootInstant),
-    Reading,
+    Reading {
+        /// The revision that was known when it was asked for.
+        known: i64,
+    },
     Watching {
         since: BootInstant,
     },
@@ -67,7 +71,9 @@ impl View {
     pub fn should_read(&mut self, now: BootInstant) -> bool {
         let due = matches!(self.phase, Phase::Due(at) if now >= at);
         if due {
-            self.phase = Phase::Reading;
+            self.phase = Phase::Reading {
+                known: self.revision,
+            };
         }
         due
     }
@@ -75,7 +81,7 @@ impl View {
     pub fn next_timeout(&self) -> BootInstant {
         match self.phase {
             Phase::Due(at) => at,
-            Phase::Reading | Phase::Watching { .. } => BootInstant::BOOT,
+            Phase::Reading { .. } | Phase::Watching { .. } => BootInstant::BOOT,
         }
     }
 
@@ -109,12 +115,16 @@ impl View {
     /// Whether this read is from another history than what is known: from another cluster, or from
     /// one that was restored from a backup.
     pub fn is_contradicted_by(&self, snapshot: &Snapshot) -> bool {
+        let known = match self.phase {
+            Phase::Reading { known } => known,
+            Phase::Due(_) | Phase::Watching { .. } => self.revision,
+        };
         let members = self.members.iter();
         let mut pairs =
             members.filter_map(|(node, known)| Some((known, snapshot.members.get(node)?)));
         self.contradicted
             || self.is_of_another_cluster(snapshot)
-            || snapshot.revision < self.revision
+            || snapshot.revision < known
             || pairs.any(|(known, read)| is_older(snapshot.revision, known, read))
     }
 
@@ -122,10 +132,19 @@ impl View {
         self.cluster_id != 0 && snapshot.cluster_id != self.cluster_id
     }
 
+    pub fn begin_another_history(&mut self) {
+        self.revision = 0;
+    }
+
+    /// An answer told of this revision.
+    pub fn saw(&mut self, revision: i64) {
+        self.revision = self.revision.max(revision);
+    }
+
     pub fn take_in(&mut self, now: BootInstant, snapshot: &Snapshot) {
         self.members.clone_from(&snapshot.members);
         self.cluster_id = snapshot.cluster_id;
-        self.revision = snapshot.revision;
+        self.saw(snapshot.revision);
         self.read_at = snapshot.revision;
         self.contradicted = false;
         self.phase = Phase::Watching { since: now };
@@ -147,7 +166,7 @@ impl View {
             }
             _ => {}
         }
-        self.revision = self.revision.max(change.revision());
+        self.saw(change.revision());
     }
 
     /// A transaction of our own may have been answered before the watch tells of what came earlier.

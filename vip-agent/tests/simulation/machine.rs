@@ -294,10 +294,7 @@ fn revision_told_by(event: &Event) -> i64 {
         Event::Watched(changes) => changes.last().map_or(0, Change::revision),
         Event::Claimed(_, outcome)
         | Event::Reasserted(_, outcome)
-        | Event::Released(_, outcome) => match outcome {
-            Outcome::Committed { revision } | Outcome::Refused { revision, .. } => *revision,
-            Outcome::LeaseGone | Outcome::Unknown(_) => 0,
-        },
+        | Event::Released(_, outcome) => outcome.revision().unwrap_or(0),
         _ => 0,
     }
 }

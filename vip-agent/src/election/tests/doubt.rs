@@ -127,6 +127,7 @@ fn after_another_history_the_longest_ttl_of_the_old_one_is_waited_out() {
     rig.tell(Event::WatchLost("closed".to_owned()));
     rig.revision = 20;
     rig.tell(Event::Read(rig.snapshot(&[member(NODE, LEASE, 11)], &[])));
+    rig.answer_join();
     rig.did.clear();
     rig.pass_confirming(8750);
     assert_eq!(rig.claims(), 0);
@@ -178,6 +179,44 @@ fn a_confirming_read_from_another_history_is_remembered_until_the_full_one() {
         read: 70,
     };
     assert!(rig.did.contains(&Action::Report(reset)));
+}
+
+#[test]
+fn a_read_below_our_own_commit_is_from_another_history() {
+    let mut rig = Rig::joined();
+    rig.pass(500);
+    let round = rig.take_round().expect("a round is due");
+    rig.revision -= 1;
+    rig.answer(round, TTL, TERM, true);
+    assert!(rig.did.contains(&Action::Read));
+}
+
+#[test]
+fn a_full_read_that_our_own_commit_overtook_is_of_the_same_history() {
+    let mut rig = Rig::joined();
+    rig.pass_confirming(3000);
+    rig.tell(Event::WatchLost("closed".to_owned()));
+    let overtaken = rig.snapshot(&[member(NODE, LEASE, 11)], &[]);
+    rig.answer_claim();
+    rig.did.clear();
+    rig.tell(Event::Read(overtaken));
+    assert_eq!(rig.role(), Role::Owner);
+    assert!(rig.steps().is_empty(), "{:?}", rig.did);
+}
+
+#[test]
+fn in_another_history_the_member_key_is_written_anew_whatever_its_revision_was() {
+    let mut rig = Rig::joined();
+    rig.revision = 20;
+    rig.election.forget_member_key();
+    rig.tell(Event::Tick);
+    rig.answer_join();
+    rig.tell(Event::WatchLost("closed".to_owned()));
+    rig.revision = 15;
+    rig.did.clear();
+    rig.tell(Event::Read(rig.snapshot(&[], &[])));
+    rig.answer_join();
+    assert!(rig.election.is_joined());
 }
 
 #[test]

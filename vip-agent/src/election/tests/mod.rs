@@ -186,6 +186,15 @@ impl Rig {
         self.tell(Event::Confirmed { round, snapshot });
     }
 
+    fn answer_join(&mut self) {
+        let is_join = |action: &Action| matches!(action, Action::Join { .. });
+        assert!(self.did.iter().any(is_join), "no join among {:?}", self.did);
+        self.revision += 1;
+        self.tell(Event::Joined(Outcome::Committed {
+            revision: self.revision,
+        }));
+    }
+
     fn answer_claim(&mut self) {
         assert!(self.claims() > 0, "no claim among {:?}", self.did);
         self.revision += 1;
