@@ -9,11 +9,13 @@
 //! | [`netns`], [`switch`], [`xdp_pass`], [`node`] | the machines and the wires |
 //! | [`process`], [`etcd`], [`tls`], [`agent`], [`gate`] | the programs that run on them, and the pinned maps |
 //! | [`fault`], [`failover`] | stop, kill, freeze, power cut, cable, loss of etcd alone; and what follows |
+//! | [`chaos`] | random faults, several at once |
 //! | [`probe`] | outage, and rounds answered by two |
 //! | [`run`], [`privilege`], [`interrupt`], [`wait`], [`command`], [`say`] | names and leftovers of a run, what it needs, Ctrl-C, waiting, helpers |
 
 pub mod agent;
 pub mod bed;
+pub mod chaos;
 pub mod command;
 pub mod etcd;
 pub mod failover;

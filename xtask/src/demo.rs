@@ -1,10 +1,7 @@
-//! `cargo xtask demo`: builds the agent and the demo, then becomes the demo.
+//! `cargo xtask demo`: four ways to lose an owner, told as they happen.
 
-use std::os::unix::process::CommandExt;
-
-use crate::run::{self, Failure, step};
-use crate::tool::Root;
-use crate::{build_ebpf, setup};
+use crate::run::Failure;
+use crate::testbed;
 
 /// What becomes of the demo's network, other than its removal at the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,42 +14,12 @@ pub enum Ending {
 
 /// Returns only if the demo could not be started.
 pub fn demo(ending: Option<Ending>) -> Result<(), Failure> {
-    // Said before minutes of building, not after.
-    let root = Root::here();
-    if root == Root::No {
-        return Err(Failure::new(
-            "demo: needs root (network namespaces and BPF), and there is no sudo here",
-        ));
-    }
-    setup::setup()?;
-    build_ebpf::build()?;
-    let packages = [
-        "-p",
-        "vip-agent",
-        "-p",
-        "vip-tests",
-        "--bin",
-        "vip-agent",
-        "--bin",
-        "demo",
-    ];
-    step(
-        "build",
-        run::cargo().args(["build", "--release"]).args(packages),
-    )?;
-
-    let release = run::target().join("release");
-    let (agent, demo) = (release.join("vip-agent"), release.join("demo"));
-    let mut command = root.command(
-        &demo.to_string_lossy(),
-        &[("VIP_AGENT_BIN", &agent.to_string_lossy())],
-    );
-    command.args(ending.map(Ending::flag));
-    let error = command.exec();
-    Err(Failure::new(format!(
-        "demo: cannot run {}: {error}",
-        demo.display()
-    )))
+    let arguments: Vec<String> = ending
+        .map(Ending::flag)
+        .map(str::to_owned)
+        .into_iter()
+        .collect();
+    testbed::become_program("demo", &arguments)
 }
 
 impl Ending {

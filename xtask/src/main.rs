@@ -1,11 +1,14 @@
 //! The project's own commands. Standard library only, so that the first one starts within seconds of a fresh clone.
 
 mod build_ebpf;
+mod chaos;
 mod demo;
 mod needs;
 mod run;
 mod setup;
+mod simulate;
 mod test;
+mod testbed;
 mod tool;
 
 use std::env;
@@ -20,6 +23,10 @@ usage: cargo xtask <command>
   build-ebpf             build the kernel half into target/ebpf/vip-ebpf
   demo [--keep|--down]   build all and run the demo (root); --keep leaves its network standing, --down removes it
   test                   format, lints, builds and every test (root)
+  simulate [--schedules N] [--seed S]
+                         the election under N random schedules of simulated faults (100000, seed 1), and its mutants
+  chaos [--minutes N] [--seed S]
+                         the testbed under random faults for N minutes (10, seed 1) (root)
 ";
 
 fn main() -> ExitCode {
@@ -40,6 +47,8 @@ fn main() -> ExitCode {
         Command::BuildEbpf => build_ebpf::build(),
         Command::Demo(ending) => demo::demo(ending),
         Command::Test => test::test(),
+        Command::Simulate(options) => simulate::simulate(&options),
+        Command::Chaos(options) => chaos::chaos(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,6 +66,8 @@ enum Command {
     BuildEbpf,
     Demo(Option<demo::Ending>),
     Test,
+    Simulate(simulate::Options),
+    Chaos(chaos::Options),
 }
 
 impl Command {
@@ -71,6 +82,22 @@ impl Command {
             ["demo", "--keep"] => Ok(Command::Demo(Some(demo::Ending::Keep))),
             ["demo", "--down"] => Ok(Command::Demo(Some(demo::Ending::Down))),
             ["test"] => Ok(Command::Test),
+            ["simulate", rest @ ..] => {
+                let [schedules, seed] = numbers("simulate", rest, ["--schedules", "--seed"])?;
+                let usual = simulate::Options::default();
+                Ok(Command::Simulate(simulate::Options {
+                    schedules: schedules.unwrap_or(usual.schedules),
+                    seed: seed.unwrap_or(usual.seed),
+                }))
+            }
+            ["chaos", rest @ ..] => {
+                let [minutes, seed] = numbers("chaos", rest, ["--minutes", "--seed"])?;
+                let usual = chaos::Options::default();
+                Ok(Command::Chaos(chaos::Options {
+                    minutes: minutes.unwrap_or(usual.minutes),
+                    seed: seed.unwrap_or(usual.seed),
+                }))
+            }
             [
                 command @ ("setup" | "build-ebpf" | "demo" | "test"),
                 rest @ ..,
@@ -78,6 +105,30 @@ impl Command {
             [unknown, ..] => Err(format!("there is no command `{unknown}`")),
         }
     }
+}
+
+/// The values of the flags `names`, each of which may come once, in any order.
+fn numbers<const N: usize>(
+    command: &str,
+    arguments: &[&str],
+    names: [&str; N],
+) -> Result<[Option<u32>; N], String> {
+    let mut values = [None; N];
+    let mut rest = arguments.iter();
+    while let Some(flag) = rest.next() {
+        let at = names.iter().position(|name| name == flag);
+        let at = at.ok_or_else(|| format!("`{command}` does not take `{flag}`"))?;
+        let text = rest
+            .next()
+            .ok_or_else(|| format!("`{flag}` wants a number"))?;
+        let number = text.parse().ok().filter(|number| *number > 0);
+        let number =
+            number.ok_or_else(|| format!("`{flag} {text}`: a whole number from 1 on is wanted"))?;
+        if values[at].replace(number).is_some() {
+            return Err(format!("`{flag}` is given twice"));
+        }
+    }
+    Ok(values)
 }
 
 #[cfg(test)]
@@ -108,6 +159,24 @@ mod tests {
             Ok(Command::Demo(Some(demo::Ending::Down)))
         );
         assert_eq!(parse("demo --help"), Ok(Command::Help));
+        assert_eq!(
+            parse("simulate"),
+            Ok(Command::Simulate(simulate::Options::default()))
+        );
+        assert_eq!(
+            parse("simulate --seed 7 --schedules 500"),
+            Ok(Command::Simulate(simulate::Options {
+                schedules: 500,
+                seed: 7
+            }))
+        );
+        assert_eq!(
+            parse("chaos --minutes 3"),
+            Ok(Command::Chaos(chaos::Options {
+                minutes: 3,
+                seed: 1
+            }))
+        );
         assert_eq!(parse("--help"), Ok(Command::Help));
     }
 
@@ -126,5 +195,21 @@ mod tests {
             Err("there is no command `deploy`".to_owned())
         );
         assert!(parse("").is_err());
+        assert_eq!(
+            parse("chaos --hours 1"),
+            Err("`chaos` does not take `--hours`".to_owned())
+        );
+        assert_eq!(
+            parse("chaos --seed"),
+            Err("`--seed` wants a number".to_owned())
+        );
+        assert_eq!(
+            parse("chaos --minutes 0"),
+            Err("`--minutes 0`: a whole number from 1 on is wanted".to_owned())
+        );
+        assert_eq!(
+            parse("simulate --seed 1 --seed 2"),
+            Err("`--seed` is given twice".to_owned())
+        );
     }
 }

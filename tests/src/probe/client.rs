@@ -88,6 +88,11 @@ impl Probe {
         Ok(Mark(self.records()?.rounds.len()))
     }
 
+    /// What the times in reports count from.
+    pub fn started(&self) -> Instant {
+        self.shared.started
+    }
+
     /// The findings so far, from a mark on.
     pub fn since(&self, mark: Mark) -> Result<Report> {
         // The clock first: a round that comes while the lock is waited for must not look unanswered.

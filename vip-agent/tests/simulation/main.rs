@@ -7,6 +7,7 @@
 mod checks;
 mod clock;
 mod etcd;
+mod kept;
 mod machine;
 mod node;
 mod schedule;
