@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
 use super::{
     event::RoundId,
-    record::{LeaseId, Mac, MemberRecord, OwnerRecord},
+    record::{LeaseId, Mac, MemberRecord, OwnerRecord, Version},
     time::BootInstant,
 };
 
@@ -60,14 +60,14 @@ pub enum Action {
         patience: Duration,
     },
     /// Put our member key on the lease: if there is none (`replacing` is `None`), or over the one
-    /// of that revision. → `Joined`
+    /// of that version. → `Joined`
     Join {
         /// The lease.
         lease: LeaseId,
         /// What it says.
         record: MemberRecord,
-        /// The `mod_revision` to replace.
-        replacing: Option<i64>,
+        /// What to replace.
+        replacing: Option<Version>,
     },
     /// Put the owner key on the lease if there is none. → `Claimed`
     Claim {
@@ -82,19 +82,17 @@ pub enum Action {
     Reassert {
         /// The shared IP.
         vip: IpAddr,
-        /// The lease.
-        lease: LeaseId,
-        /// The `mod_revision` that must still be there.
-        mod_revision: i64,
+        /// What must still be there; it stays on this lease.
+        version: Version,
         /// What the key says.
         record: OwnerRecord,
     },
-    /// Delete the owner key if it is still of this revision. → `Released`
+    /// Delete the owner key if it is still of this version. → `Released`
     Release {
         /// The shared IP.
         vip: IpAddr,
-        /// The `mod_revision` that must still be there.
-        mod_revision: i64,
+        /// What must still be there.
+        version: Version,
     },
     /// Revoke the lease: nothing is held any more. → `Left`
     Leave {

@@ -75,7 +75,7 @@ impl Election {
             if Some(held.lease) == lease && !self.vips.contains_key(vip) {
                 self.out.push(Action::Release {
                     vip: *vip,
-                    mod_revision: held.mod_revision,
+                    version: held.version(),
                 });
             }
         }

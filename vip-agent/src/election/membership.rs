@@ -253,7 +253,7 @@ impl Election {
             self.meet_namesake(other, &record);
             return;
         }
-        let replacing = standing.map(|standing| standing.mod_revision);
+        let replacing = standing.map(Keyed::version);
         let lease = lease.id;
         self.joining = Some(record.clone());
         self.out.push(Action::Join {
@@ -266,7 +266,9 @@ impl Election {
     /// A live member has our name. With a MAC of ours it is what this machine left behind, and
     /// goes with its lease; else it is another machine, and one of the two is named wrongly.
     pub(super) fn meet_namesake(&mut self, other: MemberRecord, ours: &MemberRecord) {
-        let own_past = ours.macs.is_empty() || !ours.macs.is_disjoint(&other.macs);
+        // Without a MAC, as when its interfaces were down, it may be either.
+        let unknown = ours.macs.is_empty() || other.macs.is_empty();
+        let own_past = unknown || !ours.macs.is_disjoint(&other.macs);
         let patience = 2 * Duration::from_millis(other.ttl_ms) + Duration::from_secs(5);
         let now = self.now;
         let since = *self.view.namesake_since.get_or_insert(now);

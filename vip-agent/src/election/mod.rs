@@ -40,7 +40,7 @@ use std::{
 
 pub use action::{Action, Exit, Gate, Report, Role};
 pub use event::{Change, Event, Outcome, RoundId, Snapshot, Stop};
-pub use record::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, to_ms};
+pub use record::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Version, to_ms};
 pub use time::BootInstant;
 
 use lease::Lease;

@@ -126,6 +126,26 @@ pub struct Keyed<T> {
     pub record: T,
 }
 
+/// What a transaction tells a key's content by. The revision alone would not do: a store that comes
+/// back from a backup, or empty, gives the same ones out again. A lease's id it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The lease that the key is attached to.
+    pub lease: LeaseId,
+    /// The revision of the key's last change.
+    pub mod_revision: i64,
+}
+
+impl<T> Keyed<T> {
+    /// By which a transaction knows it again.
+    pub fn version(&self) -> Version {
+        Version {
+            lease: self.lease,
+            mod_revision: self.mod_revision,
+        }
+    }
+}
+
 /// A span in whole milliseconds, as the records carry it.
 pub fn to_ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)

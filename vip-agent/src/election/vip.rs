@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     action::{Action, Gate, Role},
-    record::{Keyed, LeaseId, Mac, OwnerRecord},
+    record::{Keyed, LeaseId, Mac, OwnerRecord, Version},
     time::BootInstant,
 };
 
@@ -294,14 +294,14 @@ impl Vip {
     }
 
     fn take_up_or_release(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
-        let (None, Some((lease, _))) = (self.pending, around.lease) else {
+        let (None, Some(version)) = (self.pending, self.held().map(Keyed::version)) else {
             return;
         };
         if self.is_wanted(around) {
             self.start_adding(out);
             return;
         }
-        let mod_revision = self.epoch();
+        let mod_revision = version.mod_revision;
         if around.now < self.waits_until {
             // Not given up either: others could take it who know nothing of another history.
             self.given_up = Some(mod_revision);
@@ -313,32 +313,30 @@ impl Vip {
             self.pending = Some(Pending::Release);
             out.push(Action::Release {
                 vip: self.ip,
-                mod_revision,
+                version,
             });
         } else {
-            self.reassert(lease, around, out);
+            self.reassert(version, around, out);
         }
     }
 
     /// The record of what is served says where: others know the owner's claims by that.
     fn tell_the_mac(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
-        let (Some(held), Some(mac), Some((lease, _)), None) =
-            (self.held(), self.fit, around.lease, self.pending)
-        else {
+        let (Some(held), Some(mac), None) = (self.held(), self.fit, self.pending) else {
             return;
         };
         if held.record.mac != mac {
+            let version = held.version();
             out.push(Action::Announce(self.ip));
-            self.reassert(lease, around, out);
+            self.reassert(version, around, out);
         }
     }
 
-    fn reassert(&mut self, lease: LeaseId, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+    fn reassert(&mut self, version: Version, around: &Surroundings<'_>, out: &mut Vec<Action>) {
         self.pending = Some(Pending::Reassert);
         out.push(Action::Reassert {
             vip: self.ip,
-            lease,
-            mod_revision: self.epoch(),
+            version,
             record: self.record(around),
         });
     }

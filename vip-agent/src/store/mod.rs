@@ -103,20 +103,21 @@ impl Store {
                 spawn(async move { shared.join(lease, record, replacing).await });
             }
             Action::Claim { vip, lease, record } => spawn(async move {
-                let outcome = shared.put_owner(vip, lease, record, 0).await;
+                let outcome = shared.put_owner(vip, lease, record, None).await;
                 shared.tell(Event::Claimed(vip, outcome));
             }),
             Action::Reassert {
                 vip,
-                lease,
-                mod_revision,
+                version,
                 record,
             } => spawn(async move {
-                let outcome = shared.put_owner(vip, lease, record, mod_revision).await;
+                let outcome = shared
+                    .put_owner(vip, version.lease, record, Some(version))
+                    .await;
                 shared.tell(Event::Reasserted(vip, outcome));
             }),
-            Action::Release { vip, mod_revision } => spawn(async move {
-                let outcome = shared.delete_owner(vip, mod_revision).await;
+            Action::Release { vip, version } => spawn(async move {
+                let outcome = shared.delete_owner(vip, version).await;
                 shared.tell(Event::Released(vip, outcome));
             }),
             Action::Leave { lease } => spawn(async move { shared.leave(lease).await }),

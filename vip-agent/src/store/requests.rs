@@ -8,7 +8,7 @@ use etcd_client::{
 
 use super::{Shared, StoreError, endpoints::Ask, records};
 use crate::election::{
-    Event, Keyed, LeaseId, MemberRecord, Outcome, OwnerRecord, RoundId, Snapshot,
+    Event, Keyed, LeaseId, MemberRecord, Outcome, OwnerRecord, RoundId, Snapshot, Version,
 };
 
 impl Shared {
@@ -31,8 +31,13 @@ impl Shared {
         });
     }
 
-    /// Puts our member key if there is none, or over the one of revision `replacing`.
-    pub(super) async fn join(&self, lease: LeaseId, record: MemberRecord, replacing: Option<i64>) {
+    /// Puts our member key if there is none, or over the one of version `replacing`.
+    pub(super) async fn join(
+        &self,
+        lease: LeaseId,
+        record: MemberRecord,
+        replacing: Option<Version>,
+    ) {
         let key = self.keys.member(&record.node);
         let value = records::member_value(&record);
         let put = TxnOp::put(
@@ -41,17 +46,17 @@ impl Shared {
             Some(PutOptions::new().with_lease(lease.0)),
         );
         let read = |kv: &KeyValue| records::member(kv);
-        let outcome = self.guarded(key, replacing.unwrap_or(0), put, read).await;
+        let outcome = self.guarded(key, replacing, put, read).await;
         self.tell(Event::Joined(outcome));
     }
 
-    /// Puts the owner key if its `mod_revision` is `expected`, 0 meaning that there is none.
+    /// Puts the owner key if it is of version `expected`, or if there is none.
     pub(super) async fn put_owner(
         &self,
         vip: IpAddr,
         lease: LeaseId,
         record: OwnerRecord,
-        expected: i64,
+        expected: Option<Version>,
     ) -> Outcome<OwnerRecord> {
         let key = self.keys.owner(vip);
         let value = records::owner_value(vip, record);
@@ -64,11 +69,15 @@ impl Shared {
             .await
     }
 
-    /// Deletes the owner key if its `mod_revision` is `expected`.
-    pub(super) async fn delete_owner(&self, vip: IpAddr, expected: i64) -> Outcome<OwnerRecord> {
+    /// Deletes the owner key if it is of version `expected`.
+    pub(super) async fn delete_owner(
+        &self,
+        vip: IpAddr,
+        expected: Version,
+    ) -> Outcome<OwnerRecord> {
         let key = self.keys.owner(vip);
         let delete = TxnOp::delete(key.clone(), None);
-        self.guarded(key, expected, delete, |kv| Some(records::owner(kv)))
+        self.guarded(key, Some(expected), delete, |kv| Some(records::owner(kv)))
             .await
     }
 
@@ -85,18 +94,26 @@ impl Shared {
         Ok(records::snapshot(&self.keys, &response))
     }
 
-    /// `change` if the key's `mod_revision` is `expected` (0: there is no such key), else a look at
+    /// `change` if the key is of version `expected` (`None`: there is no such key), else a look at
     /// what stands there. Sent once: whether it was committed is not known if no answer comes.
     async fn guarded<T>(
         &self,
         key: String,
-        expected: i64,
+        expected: Option<Version>,
         change: TxnOp,
         read: impl Fn(&KeyValue) -> Option<Keyed<T>>,
     ) -> Outcome<T> {
-        let unchanged = Compare::mod_revision(key.clone(), CompareOp::Equal, expected);
+        let equal = CompareOp::Equal;
+        let unchanged = match expected {
+            // Of a key that does not exist it is zero.
+            None => vec![Compare::mod_revision(key.clone(), equal, 0)],
+            Some(version) => vec![
+                Compare::mod_revision(key.clone(), equal, version.mod_revision),
+                Compare::lease(key.clone(), equal, version.lease.0),
+            ],
+        };
         let txn = Txn::new()
-            .when([unchanged])
+            .when(unchanged)
             .and_then([change])
             .or_else([TxnOp::get(key, None)]);
         let answer = self

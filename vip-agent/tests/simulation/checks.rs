@@ -27,6 +27,9 @@ pub enum Broken {
     /// All was well for long enough, and nobody serves it.
     #[error("nobody serves {vip}")]
     NobodyServes { vip: IpAddr },
+    /// Every node has a name of its own.
+    #[error("{node} takes what it left behind for another machine")]
+    TakesItselfForAnother { node: String },
     /// Events that cause one another without end.
     #[error("{node} works without end")]
     Livelock { node: String },

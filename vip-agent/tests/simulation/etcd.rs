@@ -17,7 +17,9 @@ use std::{
     time::Duration,
 };
 
-use vip_agent::election::{Change, Keyed, LeaseId, MemberRecord, Outcome, OwnerRecord, Snapshot};
+use vip_agent::election::{
+    Change, Keyed, LeaseId, MemberRecord, Outcome, OwnerRecord, Snapshot, Version,
+};
 
 use super::clock::{MS, SECOND, TrueNs};
 
@@ -186,7 +188,7 @@ impl Etcd {
         &mut self,
         record: MemberRecord,
         lease: LeaseId,
-        expected: i64,
+        expected: Option<Version>,
     ) -> Outcome<MemberRecord> {
         let current = self.data.members.get(&record.node).cloned();
         self.guarded(current, Some(lease), expected, |data, revision| {
@@ -202,7 +204,7 @@ impl Etcd {
         vip: IpAddr,
         record: OwnerRecord,
         lease: LeaseId,
-        expected: i64,
+        expected: Option<Version>,
     ) -> Outcome<OwnerRecord> {
         let current = self.data.owners.get(&vip).cloned();
         self.guarded(current, Some(lease), expected, |data, revision| {
@@ -212,9 +214,9 @@ impl Etcd {
         })
     }
 
-    pub fn delete_owner(&mut self, vip: IpAddr, expected: i64) -> Outcome<OwnerRecord> {
+    pub fn delete_owner(&mut self, vip: IpAddr, expected: Version) -> Outcome<OwnerRecord> {
         let current = self.data.owners.get(&vip).cloned();
-        self.guarded(current, None, expected, |data, revision| {
+        self.guarded(current, None, Some(expected), |data, revision| {
             data.owners.remove(&vip);
             Change::OwnerGone { vip, revision }
         })
@@ -279,10 +281,10 @@ impl Etcd {
         &mut self,
         current: Option<Keyed<T>>,
         lease: Option<LeaseId>,
-        expected: i64,
+        expected: Option<Version>,
         change: impl FnOnce(&mut Data, i64) -> Change,
     ) -> Outcome<T> {
-        if current.as_ref().map_or(0, |current| current.mod_revision) != expected {
+        if current.as_ref().map(Keyed::version) != expected {
             let revision = self.data.revision;
             return Outcome::Refused { current, revision };
         }

@@ -59,6 +59,68 @@ fn a_member_key_that_a_restored_store_never_had_is_written_again() {
     });
 }
 
+/// The store comes back empty while the owner is cut off and sleeps. When it wakes it gives up what
+/// it knew, by a revision that the new history has given to the new owner's key.
+#[test]
+fn a_give_up_deletes_nothing_of_another_history() {
+    let back = |after_ms, ttl_s| Back {
+        after_ms,
+        forgetful: false,
+        ttl_s,
+    };
+    let drifting = NodePlan {
+        drift_ppm: 6185,
+        ..node(2)
+    };
+    holds(Schedule {
+        seed: 15_526_631_038_180_000_860,
+        nodes: vec![drifting, node(3)],
+        vips: 2,
+        etcd_drift_ppm: 0,
+        faults: vec![
+            (
+                12_921 * MS,
+                Fault::Release {
+                    node: 0,
+                    back: back(1, None),
+                },
+            ),
+            (
+                7370 * MS,
+                Fault::Pause {
+                    node: 1,
+                    after: 0,
+                    ms: 1,
+                },
+            ),
+            (
+                5027 * MS,
+                Fault::PowerCut {
+                    node: 1,
+                    back: back(4866, Some(5)),
+                },
+            ),
+            (
+                9083 * MS,
+                Fault::Cut {
+                    node: 0,
+                    requests: true,
+                    answers: false,
+                    ms: 3655,
+                },
+            ),
+            (12_407 * MS, Fault::Suspend { node: 0, ms: 3215 }),
+            (
+                6395 * MS,
+                Fault::Restore {
+                    down_ms: 3018,
+                    as_another_cluster: false,
+                },
+            ),
+        ],
+    });
+}
+
 fn holds(schedule: Schedule) {
     if let Err(violation) = World::new(&schedule, None, false).run() {
         panic!("{violation}");

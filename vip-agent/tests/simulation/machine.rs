@@ -11,7 +11,7 @@ use std::{
 
 use vip_agent::election::{
     Action, BootInstant, Change, Election, Event, Gate, Keyed, LeaseId, Mac, MemberRecord, Outcome,
-    OwnerRecord, Report, Role, Settings, Snapshot,
+    OwnerRecord, Report, Role, Settings, Snapshot, Version,
 };
 
 /// A rule that is broken.
@@ -150,14 +150,8 @@ impl Machine {
             (Mutant::DeadlineFromNewestSend, Action::SetLeaseDeadline(at), Some((_, ttl, _))) => {
                 Action::SetLeaseDeadline(at.max(after(self.sent_at, ttl)))
             }
-            (
-                Mutant::ReopensOnTheOldRevision,
-                Action::Reassert {
-                    vip, mod_revision, ..
-                },
-                _,
-            ) => {
-                let revision = self.newest_revision.max(mod_revision + 1);
+            (Mutant::ReopensOnTheOldRevision, Action::Reassert { vip, version, .. }, _) => {
+                let revision = self.newest_revision.max(version.mod_revision + 1);
                 let done = Event::Reasserted(vip, Outcome::Committed { revision });
                 for action in self.election.handle(now, done) {
                     self.misspeak(mutant, now, action, out);
@@ -167,11 +161,14 @@ impl Machine {
             (
                 Mutant::ReleasesBeforeTheGateIsShut,
                 action @ Action::SetGate(vip, Gate::Closed { epoch, .. }),
-                Some(_),
+                Some((lease, ..)),
             ) => {
                 if let Some((Role::GivingUp, ..)) = self.election.role(vip, now) {
-                    let mod_revision = epoch;
-                    out.push(Action::Release { vip, mod_revision });
+                    let version = Version {
+                        lease,
+                        mod_revision: epoch,
+                    };
+                    out.push(Action::Release { vip, version });
                 }
                 action
             }

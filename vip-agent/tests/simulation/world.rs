@@ -456,7 +456,7 @@ impl World {
                 );
             }
             Action::Remember(lease) => standing.disk.lease = lease,
-            Action::Exit(exit) => self.end(node, &exit),
+            Action::Exit(exit) => self.end(node, &exit)?,
             Action::Read => self.send(node, Kind::Read),
             Action::Grant { ttl } => {
                 let sent_at = standing.clock.at(self.now);
@@ -515,8 +515,12 @@ impl World {
         self.tell(node, life, event)
     }
 
-    fn end(&mut self, node: u8, exit: &Exit) {
+    fn end(&mut self, node: u8, exit: &Exit) -> Result<(), Broken> {
         let standing = &mut self.nodes[usize::from(node)];
+        if let Exit::NameTaken { .. } = exit {
+            let node = standing.name.clone();
+            return Err(Broken::TakesItselfForAnother { node });
+        }
         standing.kill();
         if *exit != Exit::Held {
             standing.kernel.gates.clear();
@@ -526,6 +530,7 @@ impl World {
         let life = standing.life;
         // Whoever supervises it starts it again.
         self.schedule(self.now + SECOND, Happening::Start { node, life });
+        Ok(())
     }
 
     fn tell_fitness(&mut self, node: u8) -> Result<(), Broken> {
@@ -659,21 +664,21 @@ impl World {
                     lease,
                     record,
                     replacing,
-                } => Event::Joined(self.etcd.put_member(record, lease, replacing.unwrap_or(0))),
+                } => Event::Joined(self.etcd.put_member(record, lease, replacing)),
                 Action::Claim { vip, lease, record } => {
-                    Event::Claimed(vip, self.etcd.put_owner(vip, record, lease, 0))
+                    Event::Claimed(vip, self.etcd.put_owner(vip, record, lease, None))
                 }
                 Action::Reassert {
                     vip,
-                    lease,
-                    mod_revision,
+                    version,
                     record,
                 } => {
-                    let outcome = self.etcd.put_owner(vip, record, lease, mod_revision);
+                    let lease = version.lease;
+                    let outcome = self.etcd.put_owner(vip, record, lease, Some(version));
                     Event::Reasserted(vip, outcome)
                 }
-                Action::Release { vip, mod_revision } => {
-                    Event::Released(vip, self.etcd.delete_owner(vip, mod_revision))
+                Action::Release { vip, version } => {
+                    Event::Released(vip, self.etcd.delete_owner(vip, version))
                 }
                 Action::Leave { lease } => {
                     self.etcd.revoke(lease);
@@ -911,9 +916,9 @@ impl World {
             Fault::DeleteOwner { vip } => {
                 let vip = self.vip(vip);
                 if let Some(owner) = self.etcd.owner(vip) {
-                    let revision = owner.mod_revision;
+                    let version = owner.version();
                     let before = self.etcd.revision();
-                    self.etcd.delete_owner(vip, revision);
+                    self.etcd.delete_owner(vip, version);
                     self.excused_until.insert(vip, now + longest_hold());
                     self.committed(before);
                 }
