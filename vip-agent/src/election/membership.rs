@@ -271,12 +271,13 @@ impl Election {
         let own_past = unknown || !ours.macs.is_disjoint(&other.macs);
         let patience = 2 * Duration::from_millis(other.ttl_ms) + Duration::from_secs(5);
         let now = self.now;
+        let first = self.view.namesake_since.is_none();
         let since = *self.view.namesake_since.get_or_insert(now);
         if !own_past || now >= since + patience {
             self.stop(Exit::NameTaken { other });
             return;
         }
-        if since == now {
+        if first {
             self.report(Report::NameBusy { other });
         }
         if let Membership::In { lease, join_at, .. } = &mut self.membership {

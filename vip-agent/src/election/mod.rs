@@ -230,6 +230,7 @@ impl Election {
             Event::ReadFailed(_) => self.view.read_failed(self.now),
             Event::Watched(changes) => self.take_in_changes(changes),
             Event::WatchLost(cause) => {
+                self.view.namesake_may_be_gone(self.now);
                 self.view.lose_watch(self.now);
                 self.report(Report::Resync { cause });
             }
@@ -255,7 +256,7 @@ impl Election {
                 self.judge(round);
             }
             Event::Confirmed { round, snapshot } => self.take_in_confirmation(round, &snapshot),
-            Event::RoundFailed { .. } => {}
+            Event::RoundFailed { .. } => self.view.namesake_may_be_gone(self.now),
             Event::Joined(outcome) => self.take_in_join(outcome),
             Event::Claimed(ip, outcome)
             | Event::Reasserted(ip, outcome)

@@ -21,7 +21,7 @@ pub(super) struct View {
     pub cluster_id: u64,
     /// The highest that any answer told of. What is asked later shows no lower one, in one history.
     pub revision: i64,
-    /// Since when another instance has been going by our name.
+    /// Since when another instance has been going by our name, with etcd answering all the time.
     pub namesake_since: Option<BootInstant>,
     phase: Phase,
     /// The revision of the last full read.
@@ -88,6 +88,13 @@ impl View {
     pub fn read_failed(&mut self, now: BootInstant) {
         self.failures += 1;
         self.phase = Phase::Due(now + self.back_off(self.failures));
+    }
+
+    /// While etcd does not answer, it may be unable to end the lease of one that has long gone.
+    pub fn namesake_may_be_gone(&mut self, now: BootInstant) {
+        if let Some(since) = &mut self.namesake_since {
+            *since = now;
+        }
     }
 
     pub fn lose_watch(&mut self, now: BootInstant) {

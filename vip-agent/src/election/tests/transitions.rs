@@ -441,3 +441,27 @@ fn a_record_in_our_place_that_cannot_be_read_is_not_run_against() {
     rig.pass(500);
     assert_eq!(joins(&rig), 2);
 }
+
+#[test]
+fn what_this_machine_left_behind_is_waited_for_as_long_as_etcd_cannot_end_its_lease() {
+    let mut rig = Rig::start(Inheritance::default());
+    let mut past = member(NODE, OTHERS, 5);
+    past.record.instance = "before the reboot".to_owned();
+    rig.tell(Event::Read(rig.snapshot(&[past], &[])));
+    rig.tell(Event::Granted {
+        sent_at: at_ms(0),
+        lease: LEASE,
+        ttl: TTL,
+    });
+    let left = |rig: &Rig| rig.steps().contains(&"leave");
+    for _ in 0..60 {
+        rig.pass(500);
+        if let Some(round) = rig.take_round() {
+            let error = "no answer".to_owned();
+            rig.tell(Event::RoundFailed { round, error });
+        }
+    }
+    assert!(!left(&rig));
+    rig.pass_confirming(12_000);
+    assert!(left(&rig), "it is there, and so is etcd");
+}
