@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     Action, Change, Election, Keyed, Outcome, OwnerRecord, QUEUE_STEP, Report, Snapshot, rank,
-    view::is_older,
+    view::is_impossible,
     vip::{Key, Local, Pending, Vip},
 };
 
@@ -15,7 +15,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 impl Election {
     pub(super) fn take_in_read(&mut self, snapshot: Snapshot) {
         let longest = self.longest_ttl(&snapshot);
-        if self.view.is_contradicted_by(&snapshot) || self.owners_are_older_in(&snapshot) {
+        if self.is_contradicted_by(&snapshot, self.view.known_when_asked()) {
             self.begin_another_history(&snapshot, longest);
         }
         self.view.take_in(self.now, &snapshot);
@@ -45,11 +45,15 @@ impl Election {
         }
     }
 
-    /// Whether a read shows an owner key older than it is known to be.
-    pub(super) fn owners_are_older_in(&self, snapshot: &Snapshot) -> bool {
-        let owners = self.vips.values();
-        let mut pairs = owners.filter_map(|vip| Some((vip.held()?, snapshot.owners.get(&vip.ip)?)));
-        pairs.any(|(known, read)| is_older(snapshot.revision, known, read))
+    /// Whether a read that was asked for when `known` was the revision is from another history.
+    pub(super) fn is_contradicted_by(&self, snapshot: &Snapshot, known: i64) -> bool {
+        let complete = self.view.is_complete_at(snapshot.revision);
+        let otherwise = |vip: &Vip| match (&vip.key, snapshot.owners.get(&vip.ip)) {
+            (Key::Held(known), Some(read)) => is_impossible(snapshot.revision, known, read),
+            (Key::Held(_), None) | (Key::Vacant { .. }, Some(_)) => complete,
+            (Key::Unknown, _) | (Key::Vacant { .. }, None) => false,
+        };
+        self.view.is_contradicted_by(snapshot, known) || self.vips.values().any(otherwise)
     }
 
     /// What was known is void. Whoever owned a shared IP before may serve it up to its deadline,

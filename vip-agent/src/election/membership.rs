@@ -63,15 +63,13 @@ impl Election {
     }
 
     pub(super) fn take_in_confirmation(&mut self, round: RoundId, snapshot: &Snapshot) {
-        let another_history =
-            self.view.is_of_another_cluster(snapshot) || self.owners_are_older_in(snapshot);
-        let Membership::In { lease, .. } = &mut self.membership else {
+        let Membership::In { lease, .. } = &self.membership else {
             return;
         };
         let Some(known) = lease.known_revision(round) else {
             return;
         };
-        if snapshot.revision < known || another_history {
+        if self.is_contradicted_by(snapshot, known) {
             self.view.lose_history(self.now);
             self.report(Report::Resync {
                 cause: "a read answered from another history".to_owned(),
@@ -79,6 +77,9 @@ impl Election {
             return;
         }
         self.view.saw(snapshot.revision);
+        let Membership::In { lease, .. } = &mut self.membership else {
+            return;
+        };
         let lease_id = lease.id;
         let member_key_is_ours = snapshot
             .members

@@ -26,6 +26,8 @@ pub(super) struct View {
     phase: Phase,
     /// The revision of the last full read.
     read_at: i64,
+    /// Up to which revision all changes are known, and not those of our own transactions alone.
+    complete_to: i64,
     /// Whether another read than a full one has shown another history.
     contradicted: bool,
     /// Reads that failed and watches that were lost, since one last held for a while.
@@ -57,6 +59,7 @@ impl View {
             namesake_since: None,
             phase: Phase::Due(BootInstant::BOOT),
             read_at: 0,
+            complete_to: 0,
             contradicted: false,
             failures: 0,
             seed: hasher.finish(),
@@ -119,24 +122,31 @@ impl View {
         self.lose_watch(now);
     }
 
-    /// Whether this read is from another history than what is known: from another cluster, or from
-    /// one that was restored from a backup.
-    pub fn is_contradicted_by(&self, snapshot: &Snapshot) -> bool {
-        let known = match self.phase {
+    /// The revision that was known when the full read that is under way was asked for.
+    pub fn known_when_asked(&self) -> i64 {
+        match self.phase {
             Phase::Reading { known } => known,
             Phase::Due(_) | Phase::Watching { .. } => self.revision,
-        };
+        }
+    }
+
+    /// Whether this read, asked for when `known` was the revision, is from another history than what
+    /// is known: from another cluster, or from one that was restored from a backup.
+    pub fn is_contradicted_by(&self, snapshot: &Snapshot, known: i64) -> bool {
         let members = self.members.iter();
         let mut pairs =
             members.filter_map(|(node, known)| Some((known, snapshot.members.get(node)?)));
+        let of_another_cluster = self.cluster_id != 0 && snapshot.cluster_id != self.cluster_id;
         self.contradicted
-            || self.is_of_another_cluster(snapshot)
+            || of_another_cluster
             || snapshot.revision < known
-            || pairs.any(|(known, read)| is_older(snapshot.revision, known, read))
+            || pairs.any(|(known, read)| is_impossible(snapshot.revision, known, read))
+            || self.is_complete_at(snapshot.revision) && self.members != snapshot.members
     }
 
-    pub fn is_of_another_cluster(&self, snapshot: &Snapshot) -> bool {
-        self.cluster_id != 0 && snapshot.cluster_id != self.cluster_id
+    /// Whether all that this revision holds is known: then a read at it shows just that.
+    pub fn is_complete_at(&self, revision: i64) -> bool {
+        self.complete_to == revision && self.revision == revision
     }
 
     pub fn begin_another_history(&mut self) {
@@ -153,6 +163,7 @@ impl View {
         self.cluster_id = snapshot.cluster_id;
         self.saw(snapshot.revision);
         self.read_at = snapshot.revision;
+        self.complete_to = snapshot.revision;
         self.contradicted = false;
         self.phase = Phase::Watching { since: now };
     }
@@ -174,6 +185,7 @@ impl View {
             _ => {}
         }
         self.saw(change.revision());
+        self.complete_to = self.complete_to.max(change.revision());
     }
 
     /// A transaction of our own may have been answered before the watch tells of what came earlier.
@@ -197,7 +209,9 @@ impl View {
     }
 }
 
-/// Whether a read at `revision` shows a key older than it is known to be. In one history it can't.
-pub(super) fn is_older<T>(revision: i64, known: &Keyed<T>, read: &Keyed<T>) -> bool {
-    revision >= known.mod_revision && read.mod_revision < known.mod_revision
+/// Whether a read at `revision` shows a key as it can't be in the history that is known: older than
+/// it is, or of the same revision and yet another one.
+pub(super) fn is_impossible<T>(revision: i64, known: &Keyed<T>, read: &Keyed<T>) -> bool {
+    let older = revision >= known.mod_revision && read.mod_revision < known.mod_revision;
+    older || read.mod_revision == known.mod_revision && read.lease != known.lease
 }

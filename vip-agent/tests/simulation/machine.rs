@@ -59,8 +59,16 @@ pub struct Machine {
     sent_at: BootInstant,
     /// The newest revision that an answer told of.
     newest_revision: i64,
+    /// The members as full reads and the watch told of them.
+    members: BTreeMap<String, Keyed<MemberRecord>>,
     found_vacant: BTreeSet<IpAddr>,
+    /// The lease that etcd granted, and those of keys by their revisions, where it is told of another.
+    lease: Option<LeaseId>,
+    real_leases: BTreeMap<i64, LeaseId>,
 }
+
+/// What all leases are to a machine that goes by its name.
+const ONE_LEASE: LeaseId = LeaseId(1);
 
 impl Machine {
     pub fn new(election: Election, settings: Settings, mutant: Option<Mutant>) -> Self {
@@ -70,7 +78,10 @@ impl Machine {
             settings,
             sent_at: BootInstant::BOOT,
             newest_revision: 0,
+            members: BTreeMap::new(),
             found_vacant: BTreeSet::new(),
+            lease: None,
+            real_leases: BTreeMap::new(),
         }
     }
 
@@ -79,7 +90,8 @@ impl Machine {
     }
 
     pub fn lease(&self) -> Option<LeaseId> {
-        self.election.lease().map(|(lease, ..)| lease)
+        let (lease, ..) = self.election.lease()?;
+        self.lease.or(Some(lease))
     }
 
     pub fn handle(&mut self, now: BootInstant, event: Event) -> Vec<Action> {
@@ -87,6 +99,7 @@ impl Machine {
             return self.election.handle(now, event);
         };
         self.newest_revision = self.newest_revision.max(revision_told_by(&event));
+        self.note_members(&event);
         let mut actions = Vec::new();
         for event in self.mishear(mutant, now, event) {
             for action in self.election.handle(now, event) {
@@ -172,6 +185,7 @@ impl Machine {
                 }
                 action
             }
+            (Mutant::OwnershipByName, action, _) => self.with_real_leases(action),
             (_, action, _) => action,
         };
         out.push(action);
@@ -192,12 +206,37 @@ impl Machine {
             instance: self.settings.instance.clone(),
             ..nobody(&node)
         };
+        let mut members = self.members.clone();
+        let ours = members.get(&node).filter(|member| member.lease == lease);
+        if ours.is_none() {
+            members.insert(node, keyed(lease, revision, record));
+        }
         Snapshot {
             cluster_id,
             raft_term: 0,
             revision,
-            members: BTreeMap::from([(node, keyed(lease, revision, record))]),
+            members,
             owners,
+        }
+    }
+
+    fn note_members(&mut self, event: &Event) {
+        match event {
+            Event::Read(snapshot) => self.members.clone_from(&snapshot.members),
+            Event::Watched(changes) => {
+                for change in changes {
+                    match change {
+                        Change::MemberPut(node, member) => {
+                            self.members.insert(node.clone(), member.clone());
+                        }
+                        Change::MemberGone { node, .. } => {
+                            self.members.remove(node);
+                        }
+                        Change::OwnerPut(..) | Change::OwnerGone { .. } => {}
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -222,38 +261,129 @@ impl Machine {
         }
     }
 
-    fn with_ownership_by_name(&self, event: Event) -> Event {
-        let lease = self.lease();
-        let mine = |mut owner: Keyed<OwnerRecord>| {
-            if owner.record.node == self.settings.node {
-                owner.lease = lease.unwrap_or(owner.lease);
-            }
-            owner
-        };
-        let all = |mut snapshot: Snapshot| {
-            let owners = std::mem::take(&mut snapshot.owners);
-            snapshot.owners = owners
-                .into_iter()
-                .map(|(vip, owner)| (vip, mine(owner)))
-                .collect();
-            snapshot
-        };
+    /// To this machine all its leases are one, and every owner key of its name is on it.
+    fn with_ownership_by_name(&mut self, event: Event) -> Event {
         match event {
-            Event::Read(snapshot) => Event::Read(all(snapshot)),
+            Event::Granted {
+                sent_at,
+                lease,
+                ttl,
+            } => {
+                self.lease = Some(lease);
+                Event::Granted {
+                    sent_at,
+                    lease: ONE_LEASE,
+                    ttl,
+                }
+            }
+            Event::Read(snapshot) => Event::Read(self.all_mine_by_name(snapshot)),
             Event::Confirmed { round, snapshot } => Event::Confirmed {
                 round,
-                snapshot: all(snapshot),
+                snapshot: self.all_mine_by_name(snapshot),
             },
-            Event::Watched(changes) => Event::Watched(
-                changes
-                    .into_iter()
-                    .map(|change| match change {
-                        Change::OwnerPut(vip, owner) => Change::OwnerPut(vip, mine(owner)),
-                        change => change,
-                    })
-                    .collect(),
-            ),
+            Event::Watched(changes) => {
+                let change = |change| match change {
+                    Change::OwnerPut(vip, owner) => {
+                        let by_name = owner.record.node == self.settings.node;
+                        Change::OwnerPut(vip, self.mine_if(by_name, owner))
+                    }
+                    Change::MemberPut(node, member) => {
+                        let current = self.lease == Some(member.lease);
+                        Change::MemberPut(node, self.mine_if(current, member))
+                    }
+                    change => change,
+                };
+                Event::Watched(changes.into_iter().map(change).collect())
+            }
             event => event,
+        }
+    }
+
+    fn all_mine_by_name(&mut self, snapshot: Snapshot) -> Snapshot {
+        let node = self.settings.node.clone();
+        let lease = self.lease;
+        let owners = snapshot.owners.into_iter();
+        let owners = owners.map(|(vip, owner)| {
+            let by_name = owner.record.node == node;
+            (vip, self.mine_if(by_name, owner))
+        });
+        let owners = owners.collect();
+        let members = snapshot.members.into_iter();
+        let members = members.map(|(name, member)| {
+            let current = lease == Some(member.lease);
+            (name, self.mine_if(current, member))
+        });
+        Snapshot {
+            members: members.collect(),
+            owners,
+            ..snapshot
+        }
+    }
+
+    fn mine_if<T>(&mut self, mine: bool, mut keyed: Keyed<T>) -> Keyed<T> {
+        if mine {
+            self.real_leases.insert(keyed.mod_revision, keyed.lease);
+            keyed.lease = ONE_LEASE;
+        }
+        keyed
+    }
+
+    /// What it says of its one lease, as etcd knows it.
+    fn with_real_leases(&self, action: Action) -> Action {
+        let current = |lease: LeaseId| match self.lease {
+            Some(real) if lease == ONE_LEASE => real,
+            _ => lease,
+        };
+        let standing = |version: Version| {
+            let real = self.real_leases.get(&version.mod_revision);
+            let lease = real.copied().filter(|_| version.lease == ONE_LEASE);
+            Version {
+                lease: lease.unwrap_or_else(|| current(version.lease)),
+                ..version
+            }
+        };
+        match action {
+            Action::Remember(lease) => Action::Remember(lease.map(current)),
+            Action::Renew {
+                round,
+                lease,
+                patience,
+            } => Action::Renew {
+                round,
+                lease: current(lease),
+                patience,
+            },
+            Action::Join {
+                lease,
+                record,
+                replacing,
+            } => Action::Join {
+                lease: current(lease),
+                record,
+                replacing: replacing.map(standing),
+            },
+            Action::Claim { vip, lease, record } => Action::Claim {
+                vip,
+                lease: current(lease),
+                record,
+            },
+            Action::Reassert {
+                vip,
+                version,
+                record,
+            } => Action::Reassert {
+                vip,
+                version: standing(version),
+                record,
+            },
+            Action::Release { vip, version } => Action::Release {
+                vip,
+                version: standing(version),
+            },
+            Action::Leave { lease } => Action::Leave {
+                lease: current(lease),
+            },
+            action => action,
         }
     }
 

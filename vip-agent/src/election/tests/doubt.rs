@@ -192,6 +192,39 @@ fn a_read_below_our_own_commit_is_from_another_history() {
 }
 
 #[test]
+fn a_read_that_shows_other_contents_at_a_known_revision_is_from_another_history() {
+    let contradicted = |read: Snapshot| {
+        let mut rig = Rig::joined();
+        rig.watch(Change::MemberPut(
+            NODE.to_owned(),
+            member(NODE, LEASE, rig.revision),
+        ));
+        rig.watch(Change::OwnerPut(vip(), owned_by("n2", OTHERS, 12)));
+        rig.pass(500);
+        let round = rig.take_round().expect("a round is due");
+        rig.tell(Event::Confirmed {
+            round,
+            snapshot: read,
+        });
+        rig.did.contains(&Action::Read)
+    };
+    let mut rig = Rig::joined();
+    let ours = member(NODE, LEASE, rig.revision);
+    rig.revision = 12;
+    let owner = owned_by("n2", OTHERS, 12);
+    let known = rig.snapshot(std::slice::from_ref(&ours), &[owner]);
+    assert!(!contradicted(known));
+    let on_another_lease = owned_by("n2", LeaseId(77), 12);
+    assert!(contradicted(
+        rig.snapshot(std::slice::from_ref(&ours), &[on_another_lease])
+    ));
+    assert!(contradicted(rig.snapshot(&[ours], &[])));
+    assert!(contradicted(
+        rig.snapshot(&[], &[owned_by("n2", OTHERS, 12)])
+    ));
+}
+
+#[test]
 fn a_full_read_that_our_own_commit_overtook_is_of_the_same_history() {
     let mut rig = Rig::joined();
     rig.pass_confirming(3000);

@@ -171,7 +171,8 @@ impl Rig {
             Key::Held(held) if mine(held) => Some(held.clone()),
             _ => None,
         };
-        let members = [member(NODE, LEASE, 11)];
+        let known = self.election.view.members.get(NODE).cloned();
+        let members = [known.unwrap_or_else(|| member(NODE, LEASE, 11))];
         let mut snapshot = if keys_are_there {
             self.snapshot(&members, owner.as_slice())
         } else {
