@@ -63,6 +63,7 @@ impl Election {
     }
 
     pub(super) fn take_in_confirmation(&mut self, round: RoundId, snapshot: &Snapshot) {
+        self.view.answered_in(snapshot.raft_term, self.now);
         let Membership::In { lease, .. } = &self.membership else {
             return;
         };

@@ -21,8 +21,10 @@ pub(super) struct View {
     pub cluster_id: u64,
     /// The highest that any answer told of. What is asked later shows no lower one, in one history.
     pub revision: i64,
-    /// Since when another instance has been going by our name, with etcd answering all the time.
+    /// Since when another instance has been going by our name, with one leader of etcd answering all
+    /// the time.
     pub namesake_since: Option<BootInstant>,
+    raft_term: u64,
     phase: Phase,
     /// The revision of the last full read.
     read_at: i64,
@@ -57,6 +59,7 @@ impl View {
             cluster_id: 0,
             revision: 0,
             namesake_since: None,
+            raft_term: 0,
             phase: Phase::Due(BootInstant::BOOT),
             read_at: 0,
             complete_to: 0,
@@ -91,6 +94,13 @@ impl View {
     pub fn read_failed(&mut self, now: BootInstant) {
         self.failures += 1;
         self.phase = Phase::Due(now + self.back_off(self.failures));
+    }
+
+    /// A new leader of etcd gives every lease its whole time again.
+    pub fn answered_in(&mut self, raft_term: u64, now: BootInstant) {
+        if std::mem::replace(&mut self.raft_term, raft_term) != raft_term {
+            self.namesake_may_be_gone(now);
+        }
     }
 
     /// While etcd does not answer, it may be unable to end the lease of one that has long gone.
