@@ -280,7 +280,9 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             up: true,
             loopback: false,
+            master: None,
             addresses: vec![own.into()],
+            shared: Vec::new(),
         };
         let found = on_interfaces(&[interface("gone"), interface("eth0")], &[link]);
         assert_eq!(found, [(3, shared)]);

@@ -8,6 +8,7 @@ use crate::net::Schedule;
 pub(super) struct Announcements {
     announcer: Announcer,
     schedules: BTreeMap<IpAddr, Schedule>,
+    deadline: BootInstant,
 }
 
 impl Announcements {
@@ -15,6 +16,7 @@ impl Announcements {
         Self {
             announcer,
             schedules: BTreeMap::new(),
+            deadline: BootInstant::BOOT,
         }
     }
 
@@ -23,6 +25,18 @@ impl Announcements {
         let now = clock::boot_now();
         self.schedules.insert(vip, Schedule::starting(now));
         self.send_due(now, interfaces);
+    }
+
+    /// Announces again what is being announced: something was amiss with it.
+    pub fn repeat(&mut self, vip: IpAddr, interfaces: &Interfaces) {
+        if self.schedules.contains_key(&vip) {
+            self.begin(vip, interfaces);
+        }
+    }
+
+    /// Without a gate nothing else stops what a suspended owner would announce.
+    pub fn deadline_moved(&mut self, deadline: BootInstant) {
+        self.deadline = deadline;
     }
 
     pub fn end(&mut self, vip: IpAddr) {
@@ -39,12 +53,15 @@ impl Announcements {
                 continue;
             }
             schedule.sent(now);
-            let Some(link) = interfaces
-                .of(*vip)
-                .and_then(|interface| interface.link.as_ref())
-            else {
+            let Some(interface) = interfaces.of(*vip) else {
                 continue;
             };
+            let Some(link) = &interface.link else {
+                continue;
+            };
+            if !interface.is_fenced() && now >= self.deadline {
+                continue;
+            }
             if let Err(error) = self.announcer.send(link.ifindex, link.mac, *vip) {
                 // A shut gate lets no announcement out; the one to follow when it reopens is the
                 // election's to order.

@@ -19,6 +19,11 @@ use crate::{
 pub(super) enum Unfit {
     #[error("interface {0}: there is none of that name yet")]
     Missing(String),
+    #[error(
+        "interface {0}: it is called {1} now; call it {0} again (`ip link set {1} down`, `ip link set {1} \
+         name {0} up`), or name {1} in the configuration and restart"
+    )]
+    Renamed(String, String),
     #[error("interface {0}: it is down or has no carrier")]
     Down(String),
     #[error(transparent)]
@@ -30,7 +35,10 @@ pub(super) enum Unfit {
 /// One configured interface.
 pub(super) struct Interface {
     pub config: InterfaceConfig,
+    /// The link that it is, under whatever name.
     pub link: Option<Link>,
+    /// The index of the link that was last known, by this process or an earlier one.
+    held: Option<u32>,
     pub attachment: Option<Attachment>,
     pub unfit: Option<Unfit>,
 }
@@ -57,18 +65,27 @@ impl Interface {
         }
     }
 
-    /// Finds its link among `links`. Returns the index that it had, if that is another one now.
-    fn find(&mut self, links: &[Link]) -> Option<u32> {
-        let found = links
-            .iter()
-            .find(|link| link.name == self.config.name)
-            .cloned();
-        let ifindex = |link: &Option<Link>| link.as_ref().map(|link| link.ifindex);
-        let gone = ifindex(&self.link).filter(|&old| Some(old) != ifindex(&found));
+    /// Finds its link among `links`. Returns the index of the one that it has to do with no longer.
+    ///
+    /// A name is what the configuration goes by, but what gates and programs are bound to is the link
+    /// itself. One that is called something else now is held on to, so that its gate guards it: as
+    /// long as the name is no other link's, or the shared IPs are not off it (`in_use`).
+    fn find(&mut self, links: &[Link], in_use: &BTreeSet<u32>) -> Option<u32> {
+        let held = |link: &&Link| Some(link.ifindex) == self.held;
+        let held = links.iter().find(held);
+        let named = links.iter().find(|link| link.name == self.config.name);
+        let found = match (held, named) {
+            (Some(held), Some(_)) if in_use.contains(&held.ifindex) => Some(held),
+            (Some(held), None) => Some(held),
+            (_, named) => named,
+        };
+        let ifindex = found.map(|link| link.ifindex);
+        let gone = self.held.filter(|old| Some(*old) != ifindex);
         if gone.is_some() {
             self.attachment = None;
         }
-        self.link = found;
+        self.held = ifindex;
+        self.link = found.cloned();
         gone
     }
 
@@ -82,7 +99,7 @@ impl Interface {
             config::check_against_subnet(*vip, &link.addresses)?;
         }
         if let (true, None, Some(dataplane)) = (self.is_fenced(), &self.attachment, dataplane) {
-            let attachment = dataplane.attach(name, link.ifindex, self.config.dataplane)?;
+            let attachment = dataplane.attach(&link.name, link.ifindex, self.config.dataplane)?;
             tracing::info!(
                 interface = name,
                 dataplane = %attachment.mode,
@@ -90,6 +107,9 @@ impl Interface {
                 "attached"
             );
             self.attachment = Some(attachment);
+        }
+        if link.name != *name {
+            return Err(Unfit::Renamed(name.clone(), link.name.clone()));
         }
         if !link.up {
             return Err(Unfit::Down(name.clone()));
@@ -107,6 +127,7 @@ impl Interfaces {
                 Interface {
                     config: config.clone(),
                     link: None,
+                    held: None,
                     attachment: None,
                     unfit,
                 }
@@ -141,10 +162,11 @@ impl Interfaces {
     pub fn refresh(
         &mut self,
         links: &[Link],
+        in_use: &BTreeSet<u32>,
         mut dataplane: Option<&mut Dataplane>,
     ) -> Result<(), DataplaneError> {
         for at in 0..self.all.len() {
-            let gone = self.all[at].find(links);
+            let gone = self.all[at].find(links, in_use);
             if let Some(dataplane) = dataplane.as_deref_mut() {
                 if let Some(gone) = gone {
                     dataplane.forget_interface(gone);
@@ -187,6 +209,14 @@ impl Interfaces {
         self.gates.insert(vip, gate);
     }
 
+    /// An earlier process had a shared IP on this link.
+    pub fn inherit(&mut self, vip: IpAddr, ifindex: u32) {
+        let carries = |one: &&mut Interface| one.config.vips.contains(&vip);
+        if let Some(interface) = self.all.iter_mut().find(carries) {
+            interface.held = Some(ifindex);
+        }
+    }
+
     fn put_gates_of(&mut self, at: usize, dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
         let interface = &self.all[at];
         if !interface.is_fenced() {
@@ -203,9 +233,9 @@ impl Interfaces {
         Ok(())
     }
 
-    /// Linux answers ARP for an address on any interface: every other one that has an address of
-    /// its own is kept from speaking for the shared IPs. An interface that carries some is another
-    /// one to the rest.
+    /// Linux answers ARP for an address on any interface, whether that has an address of its own or
+    /// not: every other one is kept from speaking for the shared IPs. An interface that carries some
+    /// is another one to the rest.
     fn guard_others(
         &mut self,
         links: &[Link],
@@ -219,8 +249,10 @@ impl Interfaces {
             .collect();
         let others = links.iter().filter(|link| {
             let foreign = carriers.iter().any(|carrier| *carrier != link.ifindex);
+            // What comes in by a port is its bridge's or bond's, unless it is one that routes (VRF).
+            let speaks = link.master.is_none() || !link.addresses.is_empty();
             // What has no MAC, as tunnels have none, speaks no ARP.
-            foreign && !link.loopback && link.mac != [0; 6] && !link.addresses.is_empty()
+            foreign && !link.loopback && link.mac != [0; 6] && speaks
         });
         let mut guards = BTreeMap::new();
         for link in others {

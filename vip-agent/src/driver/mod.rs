@@ -30,11 +30,11 @@ use crate::{
     config::{Config, OnStop},
     dataplane::{self, Dataplane},
     election::{Action, BootInstant, Election, Event, Exit, Stop},
-    net::{self, Announcer, LinkMonitor},
+    net::{self, Announcer, LinkMonitor, Removed},
     state::StateDir,
     store::{Store, StoreEvent},
 };
-use addresses::Addresses;
+use addresses::{Addresses, Answer, Outcome};
 use announcements::Announcements;
 use interfaces::Interfaces;
 pub use start::run;
@@ -63,7 +63,7 @@ struct Driver {
 /// What the loop waits for.
 struct Inputs {
     store: mpsc::UnboundedReceiver<StoreEvent>,
-    addresses: mpsc::UnboundedReceiver<Event>,
+    addresses: mpsc::UnboundedReceiver<Answer>,
     status: mpsc::Receiver<crate::status::Request>,
     links: LinkMonitor,
     release: Signals,
@@ -78,8 +78,9 @@ struct Signals {
 /// One thing that came.
 enum Input {
     Event(Event),
+    Address(Answer),
     Refused(crate::store::StoreError),
-    LinksChanged,
+    LinksChanged(Vec<Removed>),
     Kernel(Result<vip_common::abi::Event, dataplane::DataplaneError>),
     Status(crate::status::Request),
     Time,
@@ -105,13 +106,13 @@ impl Inputs {
                 OnStop::Hold => Stop::Hold,
             })),
             _ = self.hold.recv() => Input::Event(Event::Stop(Stop::Hold)),
-            Some(event) = self.addresses.recv() => Input::Event(event),
+            Some(answer) = self.addresses.recv() => Input::Address(answer),
             Some(event) = self.store.recv() => match event {
                 StoreEvent::Election(event) => Input::Event(event),
                 StoreEvent::Refused(error) => Input::Refused(error),
             },
             () = tokio::time::sleep(wake) => Input::Time,
-            () = self.links.changed() => Input::LinksChanged,
+            removed = self.links.changed() => Input::LinksChanged(removed),
             Some(request) = self.status.recv() => Input::Status(request),
             event = kernel => Input::Kernel(event),
         }
@@ -144,14 +145,16 @@ impl Driver {
                     tracing::error!(%error, "etcd refuses this agent");
                     None
                 }
-                Input::LinksChanged => self.look_at_interfaces().await?,
+                Input::Address(answer) => self.take_in_answer(answer)?,
+                Input::LinksChanged(removed) => self.look_at_interfaces(&removed).await?,
                 Input::Kernel(event) => {
                     self.note_kernel_event(event);
                     None
                 }
                 Input::Status(request) => {
+                    let links = net::links().await.unwrap_or_default();
                     // Who asked may have left.
-                    let _ = request.send(self.status());
+                    let _ = request.send(self.status(&links));
                     None
                 }
                 Input::Time => self.on_time().await?,
@@ -167,9 +170,6 @@ impl Driver {
         let mut events = VecDeque::from([event]);
         let mut exit = None;
         while let Some(event) = events.pop_front() {
-            if let Event::AddressRemoved(vip) = &event {
-                self.addresses.forget(*vip);
-            }
             for action in self.election.handle(clock::boot_now(), event) {
                 if let Action::Exit(how) = action {
                     exit = Some(how);
@@ -179,6 +179,23 @@ impl Driver {
             }
         }
         Ok(exit)
+    }
+
+    fn take_in_answer(&mut self, answer: Answer) -> anyhow::Result<Option<Exit>> {
+        match self.addresses.take_in(answer, &self.interfaces) {
+            Outcome::Told(event) => {
+                if matches!(event, Event::AddressRemoved(_)) {
+                    // A link that was held on to for its sake may be let go of.
+                    self.since.look_again_at = clock::boot_now();
+                }
+                self.feed(event)
+            }
+            Outcome::PutBack(vip) => {
+                self.announcements.repeat(vip, &self.interfaces);
+                Ok(None)
+            }
+            Outcome::Nothing => Ok(None),
+        }
     }
 
     /// Does one action. What it answers on the spot is returned.
@@ -195,6 +212,7 @@ impl Driver {
                 if let Some(dataplane) = &mut self.dataplane {
                     dataplane.set_lease_deadline_ns(at.as_ns());
                 }
+                self.announcements.deadline_moved(at);
                 self.addresses.deadline_moved(at, &self.interfaces);
             }
             Action::SetGate(vip, gate) => {
@@ -230,16 +248,17 @@ impl Driver {
     async fn on_time(&mut self) -> anyhow::Result<Option<Exit>> {
         let now = clock::boot_now();
         self.announcements.send_due(now, &self.interfaces);
-        self.addresses.renew_due(now, &self.interfaces);
+        self.addresses.on_time(now, &self.interfaces);
         if now >= self.since.look_again_at
-            && let Some(exit) = self.look_at_interfaces().await?
+            && let Some(exit) = self.look_at_interfaces(&[]).await?
         {
             return Ok(Some(exit));
         }
         self.feed(Event::Tick)
     }
 
-    async fn look_at_interfaces(&mut self) -> anyhow::Result<Option<Exit>> {
+    /// `removed`: the addresses that were heard to go.
+    async fn look_at_interfaces(&mut self, removed: &[Removed]) -> anyhow::Result<Option<Exit>> {
         let before: Vec<_> = self.interfaces.fitness().collect();
         let links = match net::links().await {
             Ok(links) => links,
@@ -251,7 +270,9 @@ impl Driver {
             }
         };
         self.since.look_again_at = clock::boot_now() + LOOK_ANYWAY;
-        self.interfaces.refresh(&links, self.dataplane.as_mut())?;
+        let in_use = self.addresses.interfaces_in_use();
+        self.interfaces
+            .refresh(&links, &in_use, self.dataplane.as_mut())?;
         let changed = self
             .interfaces
             .fitness()
@@ -262,6 +283,8 @@ impl Driver {
                 return Ok(Some(exit));
             }
         }
+        // Last, for what is being given up is not put back.
+        self.addresses.compare(&links, removed, &self.interfaces);
         Ok(None)
     }
 

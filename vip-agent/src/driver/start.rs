@@ -1,11 +1,13 @@
 //! From a configuration to a running loop, and from its end to what is left behind.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use super::{
     Driver, Inputs, Since,
-    addresses::Addresses,
+    addresses::{Addresses, longest_lifetime},
     announcements::Announcements,
     interfaces::{Interfaces, Unfit},
     signals,
@@ -67,7 +69,15 @@ async fn prepare(
         .with_context(|| state.socket().display().to_string())?;
     let mut dataplane = open_dataplane(&config, ebpf_log)?;
     let mut interfaces = Interfaces::new(&config.interfaces);
-    let inheritance = inherit(&state, &config, dataplane.as_mut(), &mut interfaces).await?;
+    let mut addresses = Addresses::new(manager, config.lease_ttl, address_sender);
+    let inheritance = inherit(
+        &state,
+        &config,
+        dataplane.as_mut(),
+        &mut interfaces,
+        &mut addresses,
+    )
+    .await?;
     let inputs = Inputs {
         store: store_events,
         addresses: address_events,
@@ -80,7 +90,7 @@ async fn prepare(
         inherits: !inheritance.open_gates.is_empty(),
         election: Election::new(settings(&config, &state), inheritance),
         store: Store::new(&config.etcd, config.lease_ttl, store_sender),
-        addresses: Addresses::new(manager, config.lease_ttl, address_sender),
+        addresses,
         announcements: Announcements::new(announcer),
         since: Since::now(),
         dataplane,
@@ -138,6 +148,7 @@ async fn inherit(
     config: &Config,
     dataplane: Option<&mut Dataplane>,
     interfaces: &mut Interfaces,
+    addresses: &mut Addresses,
 ) -> anyhow::Result<Inheritance> {
     let mut inheritance = Inheritance {
         lease: state.lease(),
@@ -150,6 +161,11 @@ async fn inherit(
     for (vip, gate) in dataplane.gates()? {
         if config.interfaces.iter().any(|one| one.vips.contains(&vip)) {
             interfaces.adopt_gate(vip, &gate);
+            // Of an interface that was not there, the index is 0.
+            if gate.ifindex != 0 {
+                interfaces.inherit(vip, gate.ifindex);
+                addresses.inherit(vip, gate.ifindex);
+            }
             if gate.deadline_ns > 0 {
                 let epoch = i64::try_from(gate.epoch).unwrap_or(0);
                 inheritance.open_gates.insert(vip, epoch);
@@ -177,7 +193,9 @@ impl Driver {
         let links = net::links()
             .await
             .context("the interfaces could not be listed")?;
-        self.interfaces.refresh(&links, self.dataplane.as_mut())?;
+        let in_use = self.addresses.interfaces_in_use();
+        self.interfaces
+            .refresh(&links, &in_use, self.dataplane.as_mut())?;
         for one in &mut self.interfaces.all {
             match one.unfit.take() {
                 Some(Unfit::Address(error)) => return Err(error.into()),
@@ -202,23 +220,31 @@ impl Driver {
 
     /// Leaves behind what the end asks for: nothing, or all of it.
     fn end(self, ended: anyhow::Result<Exit>) -> anyhow::Result<()> {
-        let holds_any = self
-            .interfaces
-            .fitness()
-            .any(|(vip, _)| self.addresses.holds(vip));
-        let leave_nothing = match &ended {
-            Ok(Exit::Released | Exit::NameTaken { .. }) => true,
-            Ok(Exit::Held) => false,
-            // What serves goes on until its deadline: the kernel shuts it, not we.
-            Err(_) => !holds_any && !self.inherits,
-        };
-        if leave_nothing {
-            if let Some(dataplane) = self.dataplane {
+        let lingering = self.addresses.lingering();
+        let leaves = Leaves::after(&ended, self.inherits, lingering);
+        if leaves != Leaves::All {
+            // A gate that is shut guards an address that would not go.
+            if let (Leaves::Nothing, Some(dataplane)) = (&leaves, self.dataplane) {
                 dataplane.close()?;
             }
             self.state
                 .clear()
                 .context("the state directory could not be cleared")?;
+        }
+        if let Leaves::Guard(vips) = leaves {
+            let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
+            bail!(
+                "{} could not be taken off; {} by itself within {} s, and until then the shut gate \
+                 in {} is left to guard it; then take that away with `vip-agent cleanup`",
+                vips.join(", "),
+                if vips.len() == 1 {
+                    "it goes"
+                } else {
+                    "they go"
+                },
+                longest_lifetime(self.config.lease_ttl).as_secs(),
+                self.config.bpf_dir.display(),
+            );
         }
         match ended? {
             Exit::Released => tracing::info!("released all; nothing is left behind"),
@@ -237,5 +263,49 @@ impl Driver {
             }
         }
         Ok(())
+    }
+}
+
+/// What stands when the process has ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Leaves {
+    Nothing,
+    /// Programs and maps, with their gates shut: these addresses could not be taken off.
+    Guard(Vec<IpAddr>),
+    All,
+}
+
+impl Leaves {
+    fn after(ended: &anyhow::Result<Exit>, inherits: bool, lingering: Vec<IpAddr>) -> Self {
+        match ended {
+            Ok(Exit::Held) => Self::All,
+            // What serves goes on until its deadline: the kernel shuts it, not we.
+            Err(_) if inherits || !lingering.is_empty() => Self::All,
+            Ok(Exit::Released | Exit::NameTaken { .. }) if !lingering.is_empty() => {
+                Self::Guard(lingering)
+            }
+            Ok(Exit::Released | Exit::NameTaken { .. }) | Err(_) => Self::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_but_what_guards_an_address_that_would_not_go() {
+        let vip = IpAddr::from([10, 0, 0, 100]);
+        let released = || Ok(Exit::Released);
+        let failed = || Err(anyhow::anyhow!("oops"));
+        assert_eq!(Leaves::after(&released(), true, vec![]), Leaves::Nothing);
+        assert_eq!(
+            Leaves::after(&released(), false, vec![vip]),
+            Leaves::Guard(vec![vip])
+        );
+        assert_eq!(Leaves::after(&Ok(Exit::Held), false, vec![]), Leaves::All);
+        assert_eq!(Leaves::after(&failed(), false, vec![]), Leaves::Nothing);
+        assert_eq!(Leaves::after(&failed(), true, vec![]), Leaves::All);
+        assert_eq!(Leaves::after(&failed(), false, vec![vip]), Leaves::All);
     }
 }

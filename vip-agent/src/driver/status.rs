@@ -9,6 +9,7 @@ use std::{
 use super::{BootInstant, Driver, clock, interfaces::Interface};
 use crate::{
     election::{Mac, Report, Role, to_ms},
+    net::Link,
     status::{
         Counters, EtcdStatus, GateState, GateStatus, InterfaceStatus, LeaseStatus, MemberStatus,
         State, Status, VipStatus,
@@ -44,7 +45,8 @@ impl Since {
 }
 
 impl Driver {
-    pub(super) fn status(&self) -> Status {
+    /// `links`: the interfaces as the kernel has them at this moment.
+    pub(super) fn status(&self, links: &[Link]) -> Status {
         let now = clock::boot_now();
         let (cluster_id, revision) = self.election.history();
         let health = self.store.health();
@@ -99,7 +101,7 @@ impl Driver {
                     one.config
                         .vips
                         .iter()
-                        .map(move |vip| self.vip_status(*vip, one, now))
+                        .map(move |vip| self.vip_status(*vip, one, links, now))
                 })
                 .collect(),
         }
@@ -142,7 +144,15 @@ impl Driver {
         }
     }
 
-    fn vip_status(&self, ip: IpAddr, one: &Interface, now: BootInstant) -> VipStatus {
+    fn vip_status(
+        &self,
+        ip: IpAddr,
+        one: &Interface,
+        links: &[Link],
+        now: BootInstant,
+    ) -> VipStatus {
+        let ifindex = one.link.as_ref().map(|link| link.ifindex);
+        let is_there = |link: &Link| Some(link.ifindex) == ifindex && link.shared.contains(&ip);
         let (role, owner, epoch) = self
             .election
             .role(ip, now)
@@ -155,7 +165,7 @@ impl Driver {
             owner: owner.map(str::to_owned),
             epoch,
             gate: self.gate_status(ip, one, now),
-            address: self.addresses.holds(ip),
+            address: links.iter().any(is_there),
             counters: self.counters(ip),
         }
     }

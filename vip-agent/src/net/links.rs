@@ -1,6 +1,6 @@
 //! What interfaces there are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::{
@@ -24,8 +24,12 @@ pub struct Link {
     pub up: bool,
     /// Whether it is the loopback.
     pub loopback: bool,
+    /// The index of the bridge, bond or the like that it is a port of.
+    pub master: Option<u32>,
     /// Its own IPv4 addresses: shared IPs that an agent put there are left out.
     pub addresses: Vec<IpNet>,
+    /// The shared IPs that an agent put there.
+    pub shared: Vec<IpAddr>,
 }
 
 /// All interfaces of this network namespace.
@@ -43,27 +47,30 @@ pub async fn links() -> Result<Vec<Link>, NetError> {
         what: "addresses",
         why,
     })?;
-    let mut by_link: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+    let mut links: BTreeMap<u32, Link> = links
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some((message.header.index, link(message))),
+            _ => None,
+        })
+        .collect();
     for answer in addresses {
         if let RouteNetlinkMessage::NewAddress(message) = answer
-            && !is_shared(&message)
-            && let Some(address) = own_address(&message)
+            && let Some(link) = links.get_mut(&message.header.index)
+            && let Some(address) = local_address(&message)
         {
-            let of_link = by_link.entry(message.header.index).or_default();
-            of_link.push(address);
+            if is_shared(&message) {
+                link.shared.push(address.addr());
+            } else {
+                link.addresses.push(address);
+            }
         }
     }
-    let links = links.iter().filter_map(|answer| match answer {
-        RouteNetlinkMessage::NewLink(message) => {
-            let addresses = by_link.remove(&message.header.index).unwrap_or_default();
-            Some(link(message, addresses))
-        }
-        _ => None,
-    });
-    Ok(links.collect())
+    Ok(links.into_values().collect())
 }
 
-/// Whether it is an address as the agent adds them, which no one else does.
+/// Whether it is an address as the agent adds them, which no one else does: one of its own subnet,
+/// of scope `host`, without a route, and not for ever.
 pub(super) fn is_shared(message: &AddressMessage) -> bool {
     let flags = message
         .attributes
@@ -74,10 +81,12 @@ pub(super) fn is_shared(message: &AddressMessage) -> bool {
         });
     message.header.prefix_len == 32
         && message.header.scope == AddressScope::Host
-        && flags.is_some_and(|flags| flags.contains(AddressFlags::Noprefixroute))
+        && flags.is_some_and(|flags| {
+            flags.contains(AddressFlags::Noprefixroute) && !flags.contains(AddressFlags::Permanent)
+        })
 }
 
-fn own_address(message: &AddressMessage) -> Option<IpNet> {
+pub(super) fn local_address(message: &AddressMessage) -> Option<IpNet> {
     if message.header.family != AddressFamily::Inet {
         return None;
     }
@@ -86,24 +95,24 @@ fn own_address(message: &AddressMessage) -> Option<IpNet> {
         .attributes
         .iter()
         .find_map(|attribute| match attribute {
-            AddressAttribute::Local(std::net::IpAddr::V4(ip)) => {
-                Ipv4Net::new(*ip, message.header.prefix_len)
-                    .ok()
-                    .map(IpNet::V4)
-            }
+            AddressAttribute::Local(IpAddr::V4(ip)) => Ipv4Net::new(*ip, message.header.prefix_len)
+                .ok()
+                .map(IpNet::V4),
             _ => None,
         })
 }
 
-fn link(message: &LinkMessage, addresses: Vec<IpNet>) -> Link {
+fn link(message: &LinkMessage) -> Link {
     let mut name = String::new();
     let mut mac = [0; 6];
+    let mut master = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name.clone_from(text),
             LinkAttribute::Address(bytes) => {
                 mac = <[u8; 6]>::try_from(bytes.as_slice()).unwrap_or_default();
             }
+            LinkAttribute::Controller(index) => master = Some(*index).filter(|index| *index != 0),
             _ => {}
         }
     }
@@ -115,6 +124,8 @@ fn link(message: &LinkMessage, addresses: Vec<IpNet>) -> Link {
         // The kernel sets "running" for interfaces whose state is up or can't be told.
         up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::Running),
         loopback: flags.contains(LinkFlags::Loopback),
-        addresses,
+        master,
+        addresses: Vec::new(),
+        shared: Vec::new(),
     }
 }

@@ -9,11 +9,13 @@ mod monitor;
 mod schedule;
 mod socket;
 #[cfg(test)]
+pub(crate) mod stage;
+#[cfg(test)]
 mod tests;
 
 pub use address::AddressManager;
 pub use announce::{AnnounceError, Announcer, gratuitous_arp};
 pub use error::NetError;
 pub use links::{Link, links};
-pub use monitor::LinkMonitor;
+pub use monitor::{LinkMonitor, Removed};
 pub use schedule::Schedule;

@@ -1,6 +1,6 @@
 //! Changes of interfaces and addresses, as they happen.
 
-use std::time::Duration;
+use std::{fs, net::IpAddr, time::Duration};
 
 use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -11,10 +11,26 @@ use rtnetlink::{
 };
 use tokio::time::Instant;
 
-use super::{error::NetError, links::is_shared, socket::Serving};
+use super::{
+    error::NetError,
+    links::{is_shared, local_address},
+    socket::Serving,
+};
 
 /// Before a socket that broke is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// A shared IP was taken off an interface: by the agent itself, by somebody else, or by the kernel
+/// because its lifetime ran out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The shared IP.
+    pub ip: IpAddr,
+    /// The interface.
+    pub ifindex: u32,
+    /// Who did it, in words.
+    pub by: String,
+}
 
 /// Tells that something changed; what, is for [`links`](super::links()) to say.
 pub struct LinkMonitor {
@@ -38,9 +54,9 @@ impl LinkMonitor {
         })
     }
 
-    /// Waits for a change; several that come together are one. Cancel-safe: what matters is taken
-    /// from the stream only to return at once.
-    pub async fn changed(&mut self) {
+    /// Waits for a change; several that come together are one. Returns the shared IPs that were taken
+    /// off meanwhile. Cancel-safe: what matters is taken from the stream only to return at once.
+    pub async fn changed(&mut self) -> Vec<Removed> {
         loop {
             if let Some(at) = self.reopen_at {
                 tokio::time::sleep_until(at).await;
@@ -48,7 +64,7 @@ impl LinkMonitor {
                     // What was missed meanwhile is a change too.
                     Ok(fresh) => {
                         *self = fresh;
-                        return;
+                        return Vec::new();
                     }
                     Err(error) => {
                         tracing::warn!(%error, "interfaces are not being watched");
@@ -59,9 +75,12 @@ impl LinkMonitor {
             }
             match self.messages.next().await {
                 Some((message, _)) if !matters(&message) => {}
-                Some(_) => {
-                    while self.messages.try_recv().is_ok() {}
-                    return;
+                Some((first, _)) => {
+                    let mut gone: Vec<Removed> = removed(&first).into_iter().collect();
+                    while let Ok((message, _)) = self.messages.try_recv() {
+                        gone.extend(removed(&message));
+                    }
+                    return gone;
                 }
                 None => self.reopen_at = Some(Instant::now() + PAUSE),
             }
@@ -81,27 +100,63 @@ impl LinkMonitor {
 /// (the kernel had more to say than the socket holds) is a change like any other.
 fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
     match &message.payload {
-        NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
-        ) => !is_shared(address),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
+            !is_shared(address)
+        }
         _ => true,
+    }
+}
+
+fn removed(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Removed> {
+    let NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) = &message.payload
+    else {
+        return None;
+    };
+    let ip = is_shared(address)
+        .then(|| local_address(address))
+        .flatten()?
+        .addr();
+    Some(Removed {
+        ip,
+        ifindex: address.header.index,
+        by: process_of(message.header.port_number),
+    })
+}
+
+/// A process' first netlink socket has its process id for an address, and few have a second; the
+/// kernel's own is 0.
+fn process_of(port: u32) -> String {
+    if port == 0 {
+        return "the kernel".to_owned();
+    }
+    match fs::read_to_string(format!("/proc/{port}/comm")) {
+        Ok(name) => format!("{} (process {port})", name.trim()),
+        Err(_) => format!("process {port}, which has ended"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_route::address::{
-        AddressAttribute, AddressFlags, AddressMessage, AddressScope,
+    use netlink_packet_route::{
+        AddressFamily,
+        address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     };
 
     use super::*;
 
-    fn message(scope: AddressScope, flags: AddressFlags) -> NetlinkMessage<RouteNetlinkMessage> {
+    fn address(scope: AddressScope, flags: AddressFlags) -> AddressMessage {
         let mut address = AddressMessage::default();
+        address.header.family = AddressFamily::Inet;
         address.header.prefix_len = 32;
         address.header.scope = scope;
-        address.attributes.push(AddressAttribute::Flags(flags));
-        NetlinkMessage::from(RouteNetlinkMessage::NewAddress(address))
+        address.header.index = 3;
+        let ip = IpAddr::from([10, 0, 0, 100]);
+        address.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Flags(flags)];
+        address
+    }
+
+    fn message(scope: AddressScope, flags: AddressFlags) -> NetlinkMessage<RouteNetlinkMessage> {
+        NetlinkMessage::from(RouteNetlinkMessage::NewAddress(address(scope, flags)))
     }
 
     #[test]
@@ -113,6 +168,24 @@ mod tests {
             AddressScope::Host,
             AddressFlags::Permanent
         )));
+        let by_hand = ours | AddressFlags::Permanent;
+        assert!(matters(&message(AddressScope::Host, by_hand)));
+    }
+
+    #[test]
+    fn a_removal_matters_and_says_who_did_it() {
+        let ours = address(AddressScope::Host, AddressFlags::Noprefixroute);
+        let mut message = NetlinkMessage::from(RouteNetlinkMessage::DelAddress(ours));
+        assert!(matters(&message));
+        let by_kernel = removed(&message).expect("a shared IP");
+        assert_eq!(by_kernel.ip, IpAddr::from([10, 0, 0, 100]));
+        assert_eq!((by_kernel.ifindex, &*by_kernel.by), (3, "the kernel"));
+        message.header.port_number = std::process::id();
+        let by_us = removed(&message).expect("a shared IP").by;
+        assert!(
+            by_us.ends_with(&format!("(process {})", std::process::id())),
+            "{by_us}"
+        );
     }
 
     #[test]

@@ -1,19 +1,14 @@
-//! Against the real kernel: on a veth pair `va`, `vb` in a network namespace that each test makes for
-//! itself, and that ends with its thread.
+//! Against the real kernel, each on a [stage](super::stage) of its own.
 
 use std::{
     fs, io,
     net::IpAddr,
     os::fd::AsRawFd as _,
-    process::Command,
-    thread,
     time::{Duration, Instant},
 };
 
 use nix::{
     libc,
-    net::if_::if_nametoindex,
-    sched::{CloneFlags, unshare},
     sys::{
         socket::{
             AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
@@ -24,59 +19,20 @@ use nix::{
 };
 use pnet::packet::arp::ArpOperations;
 use serde_json::Value;
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::time::timeout;
 
-use super::*;
+use super::{
+    stage::{MAC, ip, run, runtime, staged},
+    *,
+};
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Within it, what is to come comes, and what is not would have.
 const QUIET: Duration = Duration::from_millis(300);
-
-/// Runs `test` with the index of `va`, where namespaces are allowed.
-fn staged(test: fn(u32)) {
-    let outcome = thread::spawn(move || {
-        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            let why = format!("skipped: a network namespace cannot be made: {error}; run as root");
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{why}");
-            eprintln!("{why}");
-            return;
-        }
-        ip("link add va address 02:00:00:00:00:01 type veth peer name vb");
-        ip("link set va up");
-        ip("link set vb up");
-        test(if_nametoindex("va").expect("it was just made"));
-    })
-    .join();
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
 
 /// Also checks, when compiled, that what the agent spawns may be spawned.
 fn sendable<F: Future + Send>(future: F) -> F {
     future
-}
-
-fn run(program: &str, arguments: &str) -> String {
-    let output = Command::new(program)
-        .args(arguments.split_whitespace())
-        .output()
-        .expect("iproute2 is installed");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments}: {said}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-fn ip(arguments: &str) -> String {
-    run("ip", arguments)
 }
 
 /// What `ip` says of the IPv4 addresses of `va`.
@@ -214,6 +170,7 @@ fn links_are_listed_with_addresses_of_their_own() {
         ip("link set lo up");
         ip("addr add 10.0.0.7/24 dev va");
         ip("link add br0 type bridge");
+        ip("link set vb master br0");
         runtime().block_on(async {
             let manager = AddressManager::open().expect("root may");
             let lifetime = Duration::from_secs(9);
@@ -227,9 +184,12 @@ fn links_are_listed_with_addresses_of_their_own() {
                 mac: MAC,
                 up: true,
                 loopback: false,
+                master: None,
                 addresses: vec!["10.0.0.7/24".parse().expect("a subnet")],
+                shared: vec![VIP],
             };
             assert_eq!(find("va"), &expected);
+            assert_eq!(find("vb").master, Some(find("br0").ifindex));
             let lo = find("lo");
             assert!(lo.up && lo.loopback && lo.mac == [0; 6], "{lo:?}");
             assert!(!find("br0").up);
@@ -281,6 +241,14 @@ fn the_monitor_hears_changes_but_not_our_own_renewals() {
             assert!(fires(&mut monitor).await, "at an address");
             ip("link add br0 type bridge");
             assert!(fires(&mut monitor).await, "at a new interface");
+            settle(&mut monitor).await;
+            ip("addr del 10.0.0.100/32 dev va");
+            let removed = timeout(QUIET, monitor.changed()).await.expect("a removal");
+            let [Removed { ip, by, .. }] = &removed[..] else {
+                panic!("{removed:?}");
+            };
+            assert_eq!((*ip, removed[0].ifindex), (VIP, ifindex));
+            assert!(by.contains("process"), "{by}");
         });
     });
 }
