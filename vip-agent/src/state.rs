@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    libc,
+};
 
 use crate::election::LeaseId;
 
@@ -30,7 +33,7 @@ pub enum StateError {
         pid: Option<String>,
     },
     /// Something in it can't be read or written.
-    #[error("state-dir: {}: {cause}", path.display())]
+    #[error("state-dir: {}: {cause}{}", path.display(), mend(cause))]
     Io {
         /// Which file.
         path: PathBuf,
@@ -91,12 +94,13 @@ impl StateDir {
     }
 
     /// Keeps the lease for the next start.
-    pub fn remember(&self, lease: Option<LeaseId>) -> io::Result<()> {
+    pub fn remember(&self, lease: Option<LeaseId>) -> Result<(), StateError> {
         let file = self.path.join("lease");
-        match lease {
-            Some(lease) => replace(&file, &format!("{lease} {}\n", boot_id()?)),
+        let kept = match lease {
+            Some(lease) => boot_id().and_then(|boot| replace(&file, &format!("{lease} {boot}\n"))),
             None => ignore_missing(fs::remove_file(&file)),
-        }
+        };
+        kept.map_err(|cause| StateError::Io { path: file, cause })
     }
 
     /// Where `vip-agent status` asks.
@@ -129,7 +133,14 @@ pub fn cleanup(path: &Path) -> Result<bool, StateError> {
 }
 
 fn clear(path: &Path) -> io::Result<()> {
-    for file in ["agent.sock", "lease", "instance", "lock"] {
+    for file in [
+        "agent.sock",
+        "lease",
+        "lease.new",
+        "instance",
+        "instance.new",
+        "lock",
+    ] {
         ignore_missing(fs::remove_file(path.join(file)))?;
     }
     // Kept if it holds anything else, or belongs to systemd.
@@ -192,8 +203,23 @@ fn is_instance(text: &str) -> bool {
 /// Written beside and renamed over, so that a crash leaves the old or the new, never half.
 fn replace(file: &Path, content: &str) -> io::Result<()> {
     let beside = file.with_extension("new");
-    fs::write(&beside, content)?;
-    fs::rename(&beside, file)
+    let replaced = fs::write(&beside, content).and_then(|()| fs::rename(&beside, file));
+    if replaced.is_err() {
+        // What it holds is not whole.
+        let _ = fs::remove_file(&beside);
+    }
+    replaced
+}
+
+fn mend(cause: &io::Error) -> &'static str {
+    match cause.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            "; free some space or inodes there (`df`, `df -i`), or choose another state-dir"
+        }
+        Some(libc::EROFS) => "; choose a state-dir that can be written to",
+        Some(libc::EACCES | libc::EPERM) => "; run as root, or choose another state-dir",
+        _ => "",
+    }
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

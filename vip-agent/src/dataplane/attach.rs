@@ -144,7 +144,7 @@ impl Dataplane {
         wanted: DataplaneMode,
     ) -> Result<Option<Attachment>, DataplaneError> {
         for mode in Attached::BEST_FIRST {
-            let pin = pin_name(interface, ifindex, mode.hook());
+            let pin = self.pin_of(interface, ifindex, mode.hook());
             let Some(link) = self.pinned(&pin) else {
                 continue;
             };
@@ -209,7 +209,7 @@ impl Dataplane {
         } else {
             "egress"
         };
-        let pin = pin_name(interface, ifindex, suffix);
+        let pin = self.pin_of(interface, ifindex, suffix);
         if self.links.contains_key(&pin) {
             return Ok(());
         }
@@ -242,6 +242,15 @@ impl Dataplane {
             .try_into()?;
         let id = program.attach_to_link(XdpLink::try_from(link).map_err(link_error)?)?;
         program.take_link(id)?.try_into().map_err(link_error)
+    }
+
+    /// The pin of a hook: the one that stands, for the interface may have had another name.
+    fn pin_of(&self, interface: &str, ifindex: u32, hook: &str) -> String {
+        let end = format!("-{ifindex}-{hook}");
+        let standing = self.pins.link_names().unwrap_or_default();
+        let mut known = self.links.keys().chain(&standing);
+        let found = known.find(|name| name.ends_with(&end)).cloned();
+        found.unwrap_or_else(|| pin_name(interface, ifindex, hook))
     }
 
     fn pinned(&self, name: &str) -> Option<FdLink> {
@@ -295,9 +304,13 @@ fn pin_name(interface: &str, ifindex: u32, hook: &str) -> String {
 }
 
 fn is_of(pin: &str, ifindex: u32) -> bool {
-    ["xdp-native", "xdp-generic", "egress", "guard"]
-        .iter()
-        .any(|hook| pin.ends_with(&format!("-{ifindex}-{hook}")))
+    ifindex_of(pin) == Some(ifindex)
+}
+
+pub(super) fn ifindex_of(pin: &str) -> Option<u32> {
+    let hooks = ["-xdp-native", "-xdp-generic", "-egress", "-guard"];
+    let rest = hooks.iter().find_map(|hook| pin.strip_suffix(hook))?;
+    rest.rsplit_once('-')?.1.parse().ok()
 }
 
 fn errno(error: &ProgramError) -> Option<i32> {

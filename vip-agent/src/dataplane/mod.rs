@@ -15,6 +15,7 @@ mod events;
 mod lease;
 mod load;
 mod pins;
+mod upkeep;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +36,7 @@ pub use attach::{Attached, Attachment};
 pub use error::DataplaneError;
 pub use load::object;
 pub use pins::{Leftovers, cleanup};
+pub use upkeep::Amiss;
 
 /// How an interface's frames are to be handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -109,6 +111,8 @@ pub struct Dataplane {
     members: HashMap<MapData, MemberMac, u8>,
     events: events::Events,
     slots: BTreeMap<IpAddr, u32>,
+    /// By which the kernel knows the maps.
+    map_ids: BTreeMap<&'static str, u32>,
 }
 
 impl Dataplane {
@@ -118,10 +122,13 @@ impl Dataplane {
         let pins = pins::Pins::open(bpf_dir)?;
         let mut programs = load::load(&pins, logging)?;
         load::compare_clocks(&mut programs)?;
+        let mut map_ids = BTreeMap::new();
         let mut take = |name: &'static str| {
-            programs
+            let map = programs
                 .take_map(name)
-                .ok_or(DataplaneError::MapMissing { name })
+                .ok_or(DataplaneError::MapMissing { name })?;
+            map_ids.insert(name, upkeep::id_of(&map, name)?);
+            Ok(map)
         };
         let map = |name| move |error: MapError| DataplaneError::map(name, error);
         let lease = lease::LeaseWord::map(take(names::LEASE)?)?;
@@ -140,6 +147,7 @@ impl Dataplane {
             members,
             events,
             slots: BTreeMap::new(),
+            map_ids,
         };
         let standing = dataplane.gates()?;
         dataplane.slots = standing

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     net::IpAddr,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -33,7 +34,7 @@ pub fn cleanup(bpf_dir: &Path) -> Result<Leftovers, DataplaneError> {
     require_bpffs(bpf_dir, bpf_dir)?;
     let pins = Pins {
         root: bpf_dir.to_owned(),
-        _lock: lock(bpf_dir)?,
+        lock: lock(bpf_dir)?,
     };
     let vips = pins.gates().unwrap_or_else(|error| {
         tracing::warn!(%error, "the gates could not be read; their addresses are not looked for");
@@ -48,7 +49,7 @@ pub fn cleanup(bpf_dir: &Path) -> Result<Leftovers, DataplaneError> {
 /// each other's programs.
 pub(super) struct Pins {
     root: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Pins {
@@ -62,11 +63,39 @@ impl Pins {
         make_directory(root)?;
         let pins = Self {
             root: root.to_owned(),
-            _lock: lock(root)?,
+            lock: lock(root)?,
         };
         make_directory(&pins.links())?;
         pins.require_abi()?;
         Ok(pins)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the directories anew where they were removed, and locks what it made. Returns whether
+    /// there was anything to do.
+    pub fn restore_directories(&mut self) -> Result<bool, DataplaneError> {
+        let (held, standing) = (self.lock.metadata(), fs::metadata(&self.root));
+        let is_ours = match (held, standing) {
+            (Ok(held), Ok(standing)) => {
+                (held.dev(), held.ino()) == (standing.dev(), standing.ino())
+            }
+            _ => false,
+        };
+        if !is_ours {
+            *self = Self::open(&self.root)?;
+            return Ok(true);
+        }
+        let removed: Vec<PathBuf> = [self.links(), self.root.join(mark())]
+            .into_iter()
+            .filter(|directory| !directory.exists())
+            .collect();
+        for directory in &removed {
+            make_directory(directory)?;
+        }
+        Ok(!removed.is_empty())
     }
 
     pub fn map(&self, name: &str) -> PathBuf {
@@ -127,7 +156,7 @@ impl Pins {
     }
 
     fn require_abi(&self) -> Result<(), DataplaneError> {
-        let ours = format!("abi-v{ABI_VERSION}");
+        let ours = mark();
         let names = entries(&self.root).map_err(DataplaneError::io(&self.root))?;
         let marks: Vec<&String> = names
             .iter()
@@ -168,6 +197,11 @@ impl Pins {
             })
             .collect()
     }
+}
+
+/// The directory that tells which version the maps are of.
+fn mark() -> String {
+    format!("abi-v{ABI_VERSION}")
 }
 
 fn make_directory(path: &Path) -> Result<(), DataplaneError> {

@@ -183,6 +183,19 @@ impl Interfaces {
         }
     }
 
+    /// A program of this link is not attached any more: [`refresh`](Self::refresh) attaches it again.
+    pub fn forget_attachment(&mut self, ifindex: u32) {
+        for interface in self.all.iter_mut().filter(|one| one.held == Some(ifindex)) {
+            interface.attachment = None;
+        }
+    }
+
+    /// Whether an interface that is there cannot be attached to, which nothing announces the end of.
+    pub fn awaits_attachment(&self) -> bool {
+        let awaits = |one: &Interface| matches!(one.unfit, Some(Unfit::Dataplane(_)));
+        self.all.iter().any(awaits)
+    }
+
     /// Stores a shared IP's gate in the kernel.
     pub fn set_gate(
         &mut self,

@@ -16,6 +16,7 @@ mod interfaces;
 mod log;
 mod start;
 mod status;
+mod upkeep;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -39,6 +40,7 @@ use announcements::Announcements;
 use interfaces::Interfaces;
 pub use start::run;
 use status::Since;
+use upkeep::Upkeep;
 
 /// How often interfaces are looked at although nothing was heard of them: a monitor may miss one.
 const LOOK_ANYWAY: Duration = Duration::from_secs(30);
@@ -56,6 +58,7 @@ struct Driver {
     addresses: Addresses,
     announcements: Announcements,
     since: Since,
+    upkeep: Upkeep,
     /// Whether an earlier process left open gates.
     inherits: bool,
 }
@@ -230,12 +233,7 @@ impl Driver {
             Action::RemoveAddress(vip) => self.addresses.remove(vip, &self.interfaces),
             Action::Announce(vip) => self.announcements.begin(vip, &self.interfaces),
             Action::Silence(vip) => self.announcements.end(vip),
-            Action::Remember(lease) => {
-                // Without it the next start begins anew, which costs an outage and no more.
-                if let Err(error) = self.state.remember(lease) {
-                    tracing::warn!(%error, "the lease could not be kept for the next start");
-                }
-            }
+            Action::Remember(lease) => self.remember(lease),
             Action::Report(report) => {
                 log::write(&report);
                 self.since.note(&report);
@@ -251,6 +249,11 @@ impl Driver {
         self.addresses.on_time(now, &self.interfaces);
         if now >= self.since.look_again_at
             && let Some(exit) = self.look_at_interfaces(&[]).await?
+        {
+            return Ok(Some(exit));
+        }
+        if now >= self.upkeep.due
+            && let Some(exit) = self.look_after().await?
         {
             return Ok(Some(exit));
         }
@@ -273,6 +276,9 @@ impl Driver {
         let in_use = self.addresses.interfaces_in_use();
         self.interfaces
             .refresh(&links, &in_use, self.dataplane.as_mut())?;
+        if self.interfaces.awaits_attachment() {
+            self.since.look_again_at = clock::boot_now() + LOOK_AGAIN;
+        }
         let changed = self
             .interfaces
             .fitness()
@@ -318,6 +324,7 @@ impl Driver {
             self.announcements.next_due(),
             self.addresses.next_due(),
             Some(self.since.look_again_at),
+            Some(self.upkeep.due),
         ];
         times
             .into_iter()

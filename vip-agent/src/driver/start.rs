@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use super::{
-    Driver, Inputs, Since,
+    Driver, Inputs, Since, Upkeep,
     addresses::{Addresses, longest_lifetime},
     announcements::Announcements,
     interfaces::{Interfaces, Unfit},
@@ -93,6 +93,7 @@ async fn prepare(
         addresses,
         announcements: Announcements::new(announcer),
         since: Since::now(),
+        upkeep: Upkeep::new(),
         dataplane,
         interfaces,
         state,

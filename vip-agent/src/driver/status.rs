@@ -63,6 +63,7 @@ impl Driver {
             since: rfc3339(self.since.start),
             state,
             waiting_for: self.waiting_for(&health),
+            warnings: self.upkeep.warnings(),
             lease: self
                 .election
                 .lease()

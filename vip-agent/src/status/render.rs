@@ -22,6 +22,9 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
     for reason in &status.waiting_for {
         writeln!(text, "waiting    for {reason}")?;
     }
+    for warning in &status.warnings {
+        writeln!(text, "warning    {warning}")?;
+    }
     match &status.lease {
         Some(lease) => writeln!(
             text,

@@ -23,6 +23,9 @@ pub struct Status {
     pub state: State,
     /// What keeps it from serving, if anything.
     pub waiting_for: Vec<String>,
+    /// What is amiss and does not keep it from serving.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Its lease.
     pub lease: Option<LeaseStatus>,
     /// The cluster behind it.
