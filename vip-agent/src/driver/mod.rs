@@ -16,6 +16,8 @@ mod interfaces;
 mod log;
 mod start;
 mod status;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::{collections::VecDeque, time::Duration};

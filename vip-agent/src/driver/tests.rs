@@ -1,0 +1,327 @@
+//! Addresses and announcements against the real kernel, each on a [stage](crate::net::stage) of its own.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    libc,
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
+            sockopt::ReceiveTimeout,
+        },
+        time::TimeVal,
+    },
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{
+    addresses::{Addresses, Answer, Outcome},
+    announcements::Announcements,
+    interfaces::Interfaces,
+    *,
+};
+use crate::{
+    config::InterfaceConfig,
+    dataplane::DataplaneMode,
+    net::{
+        AddressManager,
+        stage::{ip, runtime, staged},
+    },
+};
+
+const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
+const TTL: Duration = Duration::from_secs(6);
+/// Within it, what is to come comes, and what is not would have.
+const QUIET: Duration = Duration::from_millis(300);
+const BUSY_MACHINE: Duration = Duration::from_secs(20);
+
+/// Addresses on `va`, and the answers to their orders.
+struct Scene {
+    interfaces: Interfaces,
+    addresses: Addresses,
+    answers: mpsc::UnboundedReceiver<Answer>,
+}
+
+impl Scene {
+    async fn new(dataplane: DataplaneMode) -> Self {
+        let (sender, answers) = mpsc::unbounded_channel();
+        let manager = AddressManager::open().expect("root may");
+        let mut scene = Self {
+            interfaces: Interfaces::new(&[InterfaceConfig {
+                name: "va".to_owned(),
+                dataplane,
+                vips: vec![VIP],
+            }]),
+            addresses: Addresses::new(manager, TTL, sender),
+            answers,
+        };
+        scene.look().await;
+        let deadline = clock::boot_now() + TTL;
+        scene.addresses.deadline_moved(deadline, &scene.interfaces);
+        scene
+    }
+
+    async fn look(&mut self) {
+        let links = net::links().await.expect("anybody may");
+        let in_use = self.addresses.interfaces_in_use();
+        let attached = self.interfaces.refresh(&links, &in_use, None);
+        attached.expect("nothing is to be attached");
+        self.addresses.compare(&links, &[], &self.interfaces);
+    }
+
+    /// What comes of the next answer that means anything, with time going on meanwhile.
+    async fn outcome(&mut self, within: Duration) -> Option<Outcome> {
+        let wait = async {
+            loop {
+                self.addresses.on_time(clock::boot_now(), &self.interfaces);
+                let soon = Duration::from_millis(20);
+                let Ok(answer) = timeout(soon, self.answers.recv()).await else {
+                    continue;
+                };
+                let answer = answer.expect("it holds a sender itself");
+                match self.addresses.take_in(answer, &self.interfaces) {
+                    Outcome::Nothing => {}
+                    outcome => return outcome,
+                }
+            }
+        };
+        timeout(within, wait).await.ok()
+    }
+
+    async fn add(&mut self) {
+        self.addresses.add(VIP, &self.interfaces);
+        let outcome = self.outcome(BUSY_MACHINE).await;
+        assert_eq!(outcome, Some(Outcome::Told(Event::AddressAdded(VIP))));
+    }
+
+    async fn remove(&mut self) {
+        self.addresses.remove(VIP, &self.interfaces);
+        let outcome = self.outcome(BUSY_MACHINE).await;
+        assert_eq!(outcome, Some(Outcome::Told(Event::AddressRemoved(VIP))));
+    }
+}
+
+fn is_on(interface: &str) -> bool {
+    ip(&format!("-4 -o addr show dev {interface}")).contains("10.0.0.100/32")
+}
+
+/// Of this thread alone, which ends with the test.
+fn set_effective_user(id: libc::c_long) {
+    // SAFETY: it reads no memory. As a bare system call it changes this thread alone.
+    let changed = unsafe { libc::syscall(libc::SYS_setresuid, -1, id, -1) };
+    assert_eq!(changed, 0);
+}
+
+#[test]
+fn an_address_is_taken_off_where_it_was_put_whatever_that_is_called_now() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            scene.add().await;
+            ip("link set va down");
+            ip("link set va name x");
+            ip("link add va type bridge");
+            scene.look().await;
+            assert!(is_on("x"));
+            scene.remove().await;
+            assert!(!is_on("x"));
+            assert!(scene.addresses.lingering().is_empty());
+        });
+    });
+}
+
+#[test]
+fn a_removal_that_fails_is_tried_until_it_does_not_and_is_not_told_before() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            scene.add().await;
+            set_effective_user(65_534);
+            scene.addresses.remove(VIP, &scene.interfaces);
+            assert_eq!(scene.outcome(2 * QUIET).await, None);
+            assert_eq!(scene.addresses.lingering(), [VIP]);
+            set_effective_user(0);
+            assert!(is_on("va"), "the test is void: it was removed at once");
+            let outcome = scene.outcome(BUSY_MACHINE).await;
+            assert_eq!(outcome, Some(Outcome::Told(Event::AddressRemoved(VIP))));
+            assert!(!is_on("va"));
+            assert!(scene.addresses.lingering().is_empty());
+        });
+    });
+}
+
+#[test]
+fn what_is_gone_with_its_interface_is_removed() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            scene.add().await;
+            ip("link del va");
+            scene.look().await;
+            scene.remove().await;
+        });
+    });
+}
+
+#[test]
+fn an_interface_that_nothing_guards_gets_no_address() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Auto).await;
+            scene.addresses.add(VIP, &scene.interfaces);
+            let outcome = scene.outcome(BUSY_MACHINE).await;
+            let Some(Outcome::Told(Event::AddressFailed(VIP, why))) = outcome else {
+                panic!("{outcome:?}");
+            };
+            assert!(why.contains("va"), "{why}");
+            assert_eq!(scene.outcome(QUIET).await, None, "it is not tried again");
+            assert!(!is_on("va"));
+        });
+    });
+}
+
+#[test]
+fn an_address_that_somebody_took_off_is_put_back_and_no_more_once_it_is_unwanted() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            scene.add().await;
+            ip("addr del 10.0.0.100/32 dev va");
+            scene.look().await;
+            let outcome = scene.outcome(BUSY_MACHINE).await;
+            assert_eq!(outcome, Some(Outcome::PutBack(VIP)));
+            assert!(is_on("va"));
+            scene.remove().await;
+            scene.look().await;
+            assert_eq!(scene.outcome(QUIET).await, None);
+            assert!(!is_on("va"));
+        });
+    });
+}
+
+#[test]
+fn a_link_that_is_called_something_else_is_held_on_to_until_its_address_is_off() {
+    staged(|ifindex| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            let unfit = |scene: &Scene| {
+                scene.interfaces.all[0]
+                    .unfit
+                    .as_ref()
+                    .map(ToString::to_string)
+            };
+            let held = |scene: &Scene| {
+                let link = scene.interfaces.all[0].link.as_ref();
+                link.map(|link| link.ifindex)
+            };
+            ip("link set vb up");
+            scene.look().await;
+            assert_eq!(unfit(&scene), None);
+            scene.add().await;
+
+            ip("link set va down");
+            ip("link set va name x");
+            ip("link set x up");
+            scene.look().await;
+            assert_eq!(held(&scene), Some(ifindex));
+            let why = unfit(&scene).expect("it is called something else");
+            assert!(why.contains("interface va: it is called x now"), "{why}");
+
+            ip("link add va type bridge");
+            scene.look().await;
+            assert_eq!(held(&scene), Some(ifindex), "its address is on it");
+            scene.remove().await;
+            scene.look().await;
+            assert_ne!(held(&scene), Some(ifindex), "its name is another's");
+
+            ip("link del va");
+            ip("link set x down");
+            ip("link set x name va");
+            ip("link set va up");
+            scene.look().await;
+            assert_eq!((held(&scene), unfit(&scene)), (Some(ifindex), None));
+        });
+    });
+}
+
+#[test]
+fn without_a_gate_a_suspended_owner_announces_nothing() {
+    staged(|_| {
+        let ear = listen();
+        runtime().block_on(async {
+            let scene = Scene::new(DataplaneMode::Kernel).await;
+            let mut announcements = Announcements::new(Announcer::open().expect("root may"));
+            announcements.deadline_moved(clock::boot_now() + TTL);
+            announcements.begin(VIP, &scene.interfaces);
+            // A link that has just come up sends nothing yet.
+            let start = Instant::now();
+            while heard(&ear) == 0 {
+                assert!(start.elapsed() < BUSY_MACHINE, "nothing was announced");
+                announcements.repeat(VIP, &scene.interfaces);
+            }
+
+            announcements.deadline_moved(clock::boot_now());
+            let due = announcements.next_due().expect("a burst has three");
+            announcements.send_due(due, &scene.interfaces);
+            announcements.repeat(VIP, &scene.interfaces);
+            assert_eq!(heard(&ear), 0);
+
+            announcements.deadline_moved(clock::boot_now() + TTL);
+            announcements.repeat(VIP, &scene.interfaces);
+            assert_eq!(heard(&ear), 2);
+        });
+    });
+}
+
+#[test]
+fn in_use_is_what_an_address_may_be_on() {
+    staged(|ifindex| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            scene.addresses.inherit(VIP, ifindex);
+            assert_eq!(scene.addresses.interfaces_in_use(), BTreeSet::new());
+            assert_eq!(scene.addresses.lingering(), [VIP]);
+            scene.add().await;
+            assert_eq!(
+                scene.addresses.interfaces_in_use(),
+                BTreeSet::from([ifindex])
+            );
+        });
+    });
+}
+
+fn listen() -> OwnedFd {
+    let everything = SockProtocol::EthAll;
+    let ear = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::empty(),
+        everything,
+    )
+    .expect("root may");
+    setsockopt(&ear, ReceiveTimeout, &TimeVal::new(0, 50_000)).expect("a socket");
+    ear
+}
+
+/// How many ARP packets for the shared IP left `va` within a while.
+fn heard(ear: &OwnedFd) -> usize {
+    let mut buffer = [0; 2_048];
+    let mut count = 0;
+    let end = Instant::now() + QUIET;
+    while Instant::now() < end {
+        let Ok(length) = recv(ear.as_raw_fd(), &mut buffer, MsgFlags::empty()) else {
+            continue;
+        };
+        let frame = &buffer[..length];
+        let is_arp_of_vip = frame.get(12..14) == Some(&[8, 6][..])
+            && frame.get(28..32) == Some(&[10, 0, 0, 100][..]);
+        count += usize::from(is_arp_of_vip);
+    }
+    // What `va` sends, `vb` hears.
+    count / 2
+}
