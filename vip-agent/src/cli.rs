@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,12 +10,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{
-        Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, InterfaceConfig, one_line,
-    },
-    dataplane, driver,
-    net::{self, AddressManager, Link},
-    state, status,
+    cleanup,
+    config::{Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, one_line},
+    driver, status,
 };
 
 /// Of configuration errors; clap uses it for its own.
@@ -148,63 +144,17 @@ fn act(command: Command) -> anyhow::Result<()> {
                 DEFAULT_BPF_DIR,
             );
             let carriers = configured.map_or(&[][..], |config| config.interfaces.as_slice());
-            block_on(clean_up(&state_dir, &bpf_dir, carriers))
+            block_on(async {
+                let cleaned = cleanup::clean_up(&state_dir, &bpf_dir, carriers).await?;
+                println!(
+                    "{} and {}: {cleaned}",
+                    state_dir.display(),
+                    bpf_dir.display()
+                );
+                Ok(())
+            })
         }
     }
-}
-
-/// The state directory first: its lock tells whether the agent is dead.
-async fn clean_up(
-    state_dir: &Path,
-    bpf_dir: &Path,
-    configured: &[InterfaceConfig],
-) -> anyhow::Result<()> {
-    let had_state = state::cleanup(state_dir)?;
-    let left = dataplane::cleanup(bpf_dir)?;
-    let addresses = AddressManager::open()?;
-    for (ip, ifindex) in &left.vips {
-        addresses.remove(*ifindex, *ip).await?;
-    }
-    if !configured.is_empty() {
-        for (ifindex, ip) in on_interfaces(configured, &net::links().await?) {
-            addresses.remove(ifindex, ip).await?;
-        }
-    }
-    if !had_state && !left.any {
-        println!(
-            "nothing was left in {} and {}",
-            state_dir.display(),
-            bpf_dir.display()
-        );
-        return Ok(());
-    }
-    let vips: Vec<IpAddr> = left.vips.iter().map(|(ip, _)| *ip).collect();
-    println!(
-        "cleaned up {} and {}; shared IPs there: {vips:?}",
-        state_dir.display(),
-        bpf_dir.display()
-    );
-    Ok(())
-}
-
-/// Where the configured shared IPs may be left, whatever became of the pins. An address that is an
-/// interface's own is nobody's to clean up.
-fn on_interfaces(configured: &[InterfaceConfig], links: &[Link]) -> Vec<(u32, IpAddr)> {
-    let mut found = Vec::new();
-    for interface in configured {
-        let Some(link) = links.iter().find(|link| link.name == interface.name) else {
-            continue;
-        };
-        let is_own = |vip: &&IpAddr| link.addresses.iter().any(|own| own.addr() == **vip);
-        found.extend(
-            interface
-                .vips
-                .iter()
-                .filter(|vip| !is_own(vip))
-                .map(|vip| (link.ifindex, *vip)),
-        );
-    }
-    found
 }
 
 /// One thread: one loop, and the tasks that wait on its behalf.
@@ -238,7 +188,6 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
-    use crate::dataplane::DataplaneMode;
 
     #[test]
     fn the_command_line_contradicts_nothing_in_itself() {
@@ -264,27 +213,5 @@ mod tests {
             let error = Cli::try_parse_from(words).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }
-    }
-
-    #[test]
-    fn cleanup_looks_for_the_configured_ips_but_leaves_an_interface_its_own() {
-        let [own, shared] = [[10, 0, 0, 7], [10, 0, 0, 8]].map(IpAddr::from);
-        let interface = |name: &str| InterfaceConfig {
-            name: name.to_owned(),
-            dataplane: DataplaneMode::Auto,
-            vips: vec![own, shared],
-        };
-        let link = Link {
-            name: "eth0".to_owned(),
-            ifindex: 3,
-            mac: [2, 0, 0, 0, 0, 1],
-            up: true,
-            loopback: false,
-            master: None,
-            addresses: vec![own.into()],
-            shared: Vec::new(),
-        };
-        let found = on_interfaces(&[interface("gone"), interface("eth0")], &[link]);
-        assert_eq!(found, [(3, shared)]);
     }
 }

@@ -1,5 +1,6 @@
 //! The agent: what it is made of. `main.rs` is only the door.
 
+pub mod cleanup;
 pub mod cli;
 pub mod clock;
 pub mod config;

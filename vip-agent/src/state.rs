@@ -119,17 +119,32 @@ pub fn socket_in(state_dir: &Path) -> PathBuf {
     state_dir.join("agent.sock")
 }
 
-/// Takes away what a dead agent left in its state directory.
-pub fn cleanup(path: &Path) -> Result<bool, StateError> {
-    if !path.exists() {
-        return Ok(false);
+/// What a dead agent left in its state directory, locked against a start in the meantime.
+#[derive(Debug)]
+pub struct Leftovers {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Leftovers {
+    /// Looks for them; `None` if there is no such directory. Refused while an agent runs there.
+    pub fn find(path: &Path) -> Result<Option<Self>, StateError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            path: path.to_owned(),
+            _lock: lock(path)?,
+        }))
     }
-    let _lock = lock(path)?;
-    clear(path).map_err(|cause| StateError::Io {
-        path: path.to_owned(),
-        cause,
-    })?;
-    Ok(true)
+
+    /// Takes them away.
+    pub fn take_away(self) -> Result<(), StateError> {
+        clear(&self.path).map_err(|cause| StateError::Io {
+            path: self.path.clone(),
+            cause,
+        })
+    }
 }
 
 fn clear(path: &Path) -> io::Result<()> {
@@ -177,8 +192,10 @@ fn lock(dir: &Path) -> Result<Flock<File>, StateError> {
         if !fs::metadata(&path).is_ok_and(|there| there.ino() == ours.ino()) {
             continue;
         }
-        lock.set_len(0).map_err(io)?;
-        writeln!(lock, "{}", std::process::id()).map_err(io)?;
+        // The lock holds without it; only whom it refuses is not told by whom.
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
         return Ok(lock);
     }
 }

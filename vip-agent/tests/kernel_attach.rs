@@ -19,7 +19,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use vip_agent::dataplane::{
-    Attached, Dataplane, DataplaneError, DataplaneMode, GateSpec, cleanup, object,
+    Attached, Dataplane, DataplaneError, DataplaneMode, GateSpec, Leftovers, object,
 };
 use vip_common::abi::{Counters, Gate, names};
 
@@ -90,6 +90,12 @@ fn link_id(bpf_dir: &Path, pin: &str) -> (u32, u32) {
         .info()
         .expect("the kernel knows it");
     (info.id(), info.program_id())
+}
+
+fn clean_up(bpf_dir: &Path) {
+    let left = Leftovers::find(bpf_dir).expect("nobody is there");
+    let left = left.expect("something is");
+    left.take_away().expect("root may");
 }
 
 fn open(bpf_dir: &Path) -> Dataplane {
@@ -216,13 +222,13 @@ fn two_agents_do_not_share_pins_and_cleanup_waits_for_the_living() {
             matches!(refused, Err(DataplaneError::Busy { .. })),
             "{refused:?}"
         );
-        let refused = cleanup(bpf_dir).map(|_| ());
+        let refused = Leftovers::find(bpf_dir).map(|_| ());
         assert!(
             matches!(refused, Err(DataplaneError::Busy { .. })),
             "{refused:?}"
         );
         drop(first);
-        assert!(cleanup(bpf_dir).expect("nobody is there").any);
+        clean_up(bpf_dir);
         assert!(!bpf_dir.exists());
     });
 }
@@ -242,7 +248,7 @@ fn maps_of_another_abi_are_refused_and_left_alone() {
             "{line}"
         );
         assert!(bpf_dir.join(names::GATES).exists());
-        cleanup(bpf_dir).expect("nobody is there");
+        clean_up(bpf_dir);
     });
 }
 

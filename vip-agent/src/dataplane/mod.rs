@@ -35,7 +35,7 @@ use vip_common::abi::{Counters, Event, Gate, MAX_VIPS, MemberMac, VipKey, names}
 pub use attach::{Attached, Attachment};
 pub use error::DataplaneError;
 pub use load::object;
-pub use pins::{Leftovers, cleanup};
+pub use pins::Leftovers;
 pub use upkeep::Amiss;
 
 /// How an interface's frames are to be handled.

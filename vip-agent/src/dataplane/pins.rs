@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::statfs::{BPF_FS_MAGIC, statfs},
@@ -17,32 +17,52 @@ use vip_common::abi::{ABI_VERSION, Gate, VipKey, names};
 
 use super::error::DataplaneError;
 
-/// What a dead agent left.
-#[derive(Debug, Default)]
+/// What a dead agent left under its bpf-dir, locked against a start in the meantime.
 pub struct Leftovers {
-    /// The shared IPs whose gates were there, and the interfaces that carried them.
-    pub vips: Vec<(IpAddr, u32)>,
-    /// Whether anything was there at all.
-    pub any: bool,
+    pins: Pins,
+    vips: Vec<IpAddr>,
 }
 
-/// Takes away all that is pinned under `bpf_dir`.
-pub fn cleanup(bpf_dir: &Path) -> Result<Leftovers, DataplaneError> {
-    if !bpf_dir.exists() {
-        return Ok(Leftovers::default());
+impl Leftovers {
+    /// Looks for them; `None` if there are none.
+    pub fn find(bpf_dir: &Path) -> Result<Option<Self>, DataplaneError> {
+        if !bpf_dir.exists() {
+            return Ok(None);
+        }
+        require_bpffs(bpf_dir, bpf_dir)?;
+        let pins = Pins {
+            root: bpf_dir.to_owned(),
+            lock: lock(bpf_dir)?,
+        };
+        let vips = pins.gates().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the gates could not be read; their addresses are not looked for");
+            Vec::new()
+        });
+        Ok(Some(Self { pins, vips }))
     }
-    require_bpffs(bpf_dir, bpf_dir)?;
-    let pins = Pins {
-        root: bpf_dir.to_owned(),
-        lock: lock(bpf_dir)?,
-    };
-    let vips = pins.gates().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the gates could not be read; their addresses are not looked for");
-        Vec::new()
-    });
-    pins.remove_links()?;
-    pins.remove_rest()?;
-    Ok(Leftovers { vips, any: true })
+
+    /// The shared IPs that have a gate there.
+    pub fn vips(&self) -> &[IpAddr] {
+        &self.vips
+    }
+
+    /// Shuts all gates, as the end of the lease would.
+    pub fn shut(&self) -> Result<(), DataplaneError> {
+        let path = self.pins.map(names::LEASE);
+        if !path.exists() {
+            return Ok(());
+        }
+        let failed = |error| DataplaneError::map(names::LEASE, error);
+        let data = MapData::from_pin(&path).map_err(failed)?;
+        let mut lease: Array<_, u64> = Map::Array(data).try_into().map_err(failed)?;
+        lease.set(0, 0, 0).map_err(failed)
+    }
+
+    /// Detaches the programs and removes the maps and the directory.
+    pub fn take_away(self) -> Result<(), DataplaneError> {
+        self.pins.remove_links()?;
+        self.pins.remove_rest()
+    }
 }
 
 /// A directory of pins, locked: two agents with state directories of their own would still swap
@@ -180,7 +200,7 @@ impl Pins {
         }
     }
 
-    fn gates(&self) -> Result<Vec<(IpAddr, u32)>, DataplaneError> {
+    fn gates(&self) -> Result<Vec<IpAddr>, DataplaneError> {
         let failed = |error| DataplaneError::map(names::GATES, error);
         let path = self.map(names::GATES);
         if !path.exists() {
@@ -189,12 +209,8 @@ impl Pins {
         let data = MapData::from_pin(&path).map_err(failed)?;
         let gates: HashMap<_, VipKey, Gate> = Map::HashMap(data).try_into().map_err(failed)?;
         gates
-            .iter()
-            .map(|entry| {
-                entry
-                    .map(|(vip, gate)| (vip.ip(), gate.ifindex))
-                    .map_err(failed)
-            })
+            .keys()
+            .map(|vip| vip.map(|vip| vip.ip()).map_err(failed))
             .collect()
     }
 }

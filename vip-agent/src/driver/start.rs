@@ -13,8 +13,9 @@ use super::{
     signals,
 };
 use crate::{
+    cleanup::{Cleaned, clean_up_pins},
     config::Config,
-    dataplane::{self, Dataplane, DataplaneMode, GateSpec},
+    dataplane::{Dataplane, DataplaneMode, GateSpec},
     election::{BootInstant, Election, Event, Exit, Inheritance, Settings},
     net::{self, AddressManager, Announcer, LinkMonitor},
     state::{self, StateDir},
@@ -32,7 +33,9 @@ pub async fn run(config: Config, ebpf_log: bool) -> anyhow::Result<()> {
         Err(error) => {
             // A start that came to nothing leaves nothing, unless it is for the next to go on with.
             if !goes_on {
-                state::cleanup(&state_dir)?;
+                if let Some(left) = state::Leftovers::find(&state_dir)? {
+                    left.take_away()?;
+                }
             }
             return Err(error);
         }
@@ -67,7 +70,7 @@ async fn prepare(
     let announcer = Announcer::open()?;
     status::serve(&state.socket(), status_sender)
         .with_context(|| state.socket().display().to_string())?;
-    let mut dataplane = open_dataplane(&config, ebpf_log)?;
+    let mut dataplane = open_dataplane(&config, ebpf_log).await?;
     let mut interfaces = Interfaces::new(&config.interfaces);
     let mut addresses = Addresses::new(manager, config.lease_ttl, address_sender);
     let inheritance = inherit(
@@ -120,7 +123,7 @@ fn settings(config: &Config, state: &StateDir) -> Settings {
     }
 }
 
-fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Option<Dataplane>> {
+async fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Option<Dataplane>> {
     let unfenced = |mode: DataplaneMode| mode == DataplaneMode::Kernel;
     for one in config
         .interfaces
@@ -134,8 +137,9 @@ fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Option<Data
     }
     if config.interfaces.iter().all(|one| unfenced(one.dataplane)) {
         // Gates of an earlier configuration would stay shut for good.
-        if dataplane::cleanup(&config.bpf_dir).is_ok_and(|left| left.any) {
-            tracing::info!(bpf_dir = %config.bpf_dir.display(), "programs of an earlier start are taken away");
+        let left = clean_up_pins(&config.bpf_dir, Vec::new()).await;
+        if let Ok(cleaned @ Cleaned { gates: Some(_), .. }) = left {
+            tracing::info!(bpf_dir = %config.bpf_dir.display(), %cleaned, "an earlier start left programs");
         }
         return Ok(None);
     }
