@@ -160,6 +160,20 @@ impl Node {
         Ok(())
     }
 
+    /// Deletes an interface with all that is on it.
+    pub fn delete_interface(&self, name: &str) -> Result<()> {
+        self.netns.ip(&["link", "delete", name]).map(drop)
+    }
+
+    /// After [`Node::delete_interface`]: one of the same name, MAC and address, but a new one.
+    pub fn make_interface_anew(&mut self, switch: &Switch, name: &str) -> Result<()> {
+        let Interface {
+            network, address, ..
+        } = *self.interface(name)?;
+        self.interfaces.retain(|interface| interface.name != name);
+        self.plug(switch, name, network, address)
+    }
+
     fn plug(
         &mut self,
         switch: &Switch,
