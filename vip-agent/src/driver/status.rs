@@ -27,7 +27,7 @@ impl Since {
     pub fn now() -> Self {
         let look_again_at = clock::boot_now();
         Self {
-            start: SystemTime::now(),
+            start: clock::time_of_day(),
             roles: BTreeMap::new(),
             look_again_at,
         }
@@ -35,7 +35,7 @@ impl Since {
 
     pub fn note(&mut self, report: &Report) {
         if let Report::Transition { vip, .. } = report {
-            self.roles.insert(*vip, SystemTime::now());
+            self.roles.insert(*vip, clock::time_of_day());
         }
     }
 

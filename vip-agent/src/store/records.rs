@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use etcd_client::{GetResponse, KeyValue, ResponseHeader};
 
 use super::keys::{Keys, Place};
-use crate::election::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Snapshot};
+use crate::{
+    clock,
+    election::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Snapshot},
+};
 
 /// A member's record; `None` if it cannot be read: then it is nobody's candidate.
 pub(super) fn member(kv: &KeyValue) -> Option<Keyed<MemberRecord>> {
@@ -62,7 +65,7 @@ pub(super) fn snapshot(keys: &Keys, response: &GetResponse) -> Snapshot {
 
 /// The owner record as it is written, with the wall clock's time.
 pub(super) fn owner_value(vip: IpAddr, mut record: OwnerRecord) -> Vec<u8> {
-    record.since = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+    record.since = humantime::format_rfc3339_millis(clock::time_of_day()).to_string();
     tracing::trace!(%vip, ?record, "writing an owner record");
     serde_json::to_vec(&record).expect("strings and numbers always serialise")
 }
