@@ -245,6 +245,8 @@ fn a_full_disk_costs_no_service_and_is_told_with_the_mend() -> Result<()> {
 
         std::fs::remove_file(&ballast)?;
         let (_, probe) = up(bed, &config)?;
+        // The room of the old lease is not to become free for the new one.
+        std::fs::hard_link(state.join("lease"), state.join("old"))?;
         let ballast = undo::fill(&state)?;
         // A lease that was slept through is followed by a new one, which cannot be kept.
         bed.freeze_agent(0)?;
@@ -300,12 +302,13 @@ fn cleanup_after_an_agent_without_gates_takes_its_address_off_and_refuses_before
     scenario("cleanup without gates", alone, |bed| {
         let config = AgentConfig {
             dataplane: "kernel".to_owned(),
-            // So long that the address does not go by itself.
-            ttl: "60s".to_owned(),
+            // So long that the address does not go by itself meanwhile.
+            ttl: "15s".to_owned(),
             ..AgentConfig::new(VIP)
         };
         bed.start_agent(0, &config)?;
-        bed.settled(VIP, &[0], SETTLED_WITHIN)?;
+        // A shared IP that was found vacant is waited out.
+        bed.settled(VIP, &[0], Duration::from_secs(15) + SETTLED_WITHIN)?;
         let file = bed.nodes[0].directory().join("agent.yaml");
         let file = file.to_string_lossy();
         let arguments = ["cleanup", "--config", &*file];

@@ -111,7 +111,7 @@ fn left_on(links: &[Link], vips: &[IpAddr]) -> Vec<(u32, String, IpAddr)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{slice, time::Duration};
 
     use super::*;
     use crate::{
@@ -137,11 +137,11 @@ mod tests {
                     dataplane: DataplaneMode::Kernel,
                     vips: vec![ours, by_hand],
                 };
-                let cleaned = clean_up(&state, &pins, &[configured.clone()])
+                let cleaned = clean_up(&state, &pins, slice::from_ref(&configured))
                     .await
                     .expect("root may");
                 assert_eq!(cleaned.to_string(), "took 10.0.0.100 off va");
-                let again = clean_up(&state, &pins, &[configured])
+                let again = clean_up(&state, &pins, slice::from_ref(&configured))
                     .await
                     .expect("root may");
                 assert_eq!(again.to_string(), "nothing was left");

@@ -19,7 +19,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use vip_agent::dataplane::{
-    Attached, Dataplane, DataplaneError, DataplaneMode, GateSpec, Leftovers, object,
+    Amiss, Attached, Dataplane, DataplaneError, DataplaneMode, GateSpec, Leftovers, object,
 };
 use vip_common::abi::{Counters, Gate, names};
 
@@ -210,6 +210,84 @@ fn what_no_interface_needs_any_more_is_detached() {
         second.drop_unused_links().expect("they can go");
         assert!(!shown().contains("xdp"), "{}", shown());
         second.close().expect("the rest can go");
+    });
+}
+
+#[test]
+fn pins_that_somebody_removed_are_made_again() {
+    staged(|bpf_dir, ifindex| {
+        let mut dataplane = open(bpf_dir);
+        dataplane
+            .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+            .expect("it attaches");
+        assert!(dataplane.look_after().is_empty());
+        let egress = format!("{INTERFACE}-{ifindex}-egress");
+        let link = link_id(bpf_dir, &egress);
+
+        fs::remove_file(bpf_dir.join(names::GATES)).expect("it is there");
+        fs::remove_file(bpf_dir.join("links").join(&egress)).expect("it is there");
+        fs::remove_dir(bpf_dir.join("abi-v1")).expect("it is there");
+        let amiss = dataplane.look_after();
+        assert!(matches!(&amiss[..], [Amiss::PinsRestored(_)]), "{amiss:?}");
+        assert_eq!(link_id(bpf_dir, &egress), link, "the same link");
+
+        fs::remove_dir_all(bpf_dir).expect("it is there");
+        let amiss = dataplane.look_after();
+        assert!(matches!(&amiss[..], [Amiss::PinsRestored(_)]), "{amiss:?}");
+        assert_eq!(link_id(bpf_dir, &egress), link, "the same link");
+        assert!(
+            matches!(
+                Dataplane::open(bpf_dir, false).map(|_| ()),
+                Err(DataplaneError::Busy { .. })
+            ),
+            "the new directory is locked"
+        );
+        drop(dataplane);
+        drop(open(bpf_dir));
+        clean_up(bpf_dir);
+    });
+}
+
+#[test]
+fn pins_that_cannot_be_made_again_leave_the_programs_attached() {
+    staged(|bpf_dir, ifindex| {
+        let mut first = open(bpf_dir);
+        first
+            .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+            .expect("it attaches");
+        fs::remove_dir_all(bpf_dir).expect("it is there");
+        let second = open(bpf_dir);
+        let amiss = first.look_after();
+        assert!(
+            matches!(
+                &amiss[..],
+                [Amiss::PinsMissing(DataplaneError::Busy { .. })]
+            ),
+            "{amiss:?}"
+        );
+        assert!(shown().contains("xdp"), "{}", shown());
+        drop(second);
+        let amiss = first.look_after();
+        assert!(matches!(&amiss[..], [Amiss::PinsRestored(_)]), "{amiss:?}");
+    });
+}
+
+#[test]
+fn an_interface_is_known_by_its_index_when_it_is_called_something_else() {
+    staged(|bpf_dir, ifindex| {
+        let mut first = open(bpf_dir);
+        first
+            .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+            .expect("it attaches");
+        drop(first);
+        ip(&["link", "set", INTERFACE, "down"]);
+        ip(&["link", "set", INTERFACE, "name", "x"]);
+        let mut second = open(bpf_dir);
+        second
+            .attach("x", ifindex, DataplaneMode::Auto)
+            .expect("its programs are its own");
+        let pins = fs::read_dir(bpf_dir.join("links")).expect("it is there");
+        assert_eq!(pins.count(), 2, "one XDP, one egress");
     });
 }
 

@@ -32,10 +32,8 @@ pub async fn run(config: Config, ebpf_log: bool) -> anyhow::Result<()> {
         Ok(prepared) => prepared,
         Err(error) => {
             // A start that came to nothing leaves nothing, unless it is for the next to go on with.
-            if !goes_on {
-                if let Some(left) = state::Leftovers::find(&state_dir)? {
-                    left.take_away()?;
-                }
+            if !goes_on && let Some(left) = state::Leftovers::find(&state_dir)? {
+                left.take_away()?;
             }
             return Err(error);
         }
