@@ -34,6 +34,8 @@ pub struct AgentConfig {
     pub endpoints: Option<Vec<String>>,
     /// The password of `etcd.user` where the cluster wants one.
     pub password: String,
+    /// What the agent's process finds in its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl AgentConfig {
@@ -48,6 +50,7 @@ impl AgentConfig {
             vips: vec![vip],
             endpoints: None,
             password: USER.1.to_owned(),
+            environment: Vec::new(),
         }
     }
 
@@ -111,27 +114,17 @@ impl AgentConfig {
 }
 
 /// Starts `vip-agent run --config <file>` on a node; its log is appended to `agent.log`.
-pub fn start(node: &Node, config: &Path) -> Result<Process> {
-    start_with(
-        node,
-        &["run", "--config", &config.to_string_lossy()],
-        "agent.log",
-    )
+pub fn start(node: &Node, config: &Path, environment: &[(String, String)]) -> Result<Process> {
+    let file = config.to_string_lossy();
+    let mut command = vip_agent(&["run", "--config", &file])?;
+    command.envs(environment.iter().cloned());
+    launch(node, command, "agent.log")
 }
 
 /// Starts `vip-agent <arguments>` on a node with a log file of its own.
 pub fn start_with(node: &Node, arguments: &[&str], log: &str) -> Result<Process> {
-    let mut command = vip_agent(arguments)?;
-    // A log that a panic's backtrace would be in: no test may find one there.
-    command.env("RUST_BACKTRACE", "1");
-    Process::start(
-        &format!("the agent on {}", node.name()),
-        node.netns(),
-        command,
-        &node.directory().join(log),
-    )
+    launch(node, vip_agent(arguments)?, log)
 }
-
 /// Runs `vip-agent <arguments>` on a node to its end.
 pub fn run(node: &Node, arguments: &[&str]) -> Result<Output> {
     let mut command = vip_agent(arguments)?;
@@ -321,6 +314,17 @@ impl VipStatus {
             .and_then(Value::as_u64)
             .unwrap_or_default()
     }
+}
+
+fn launch(node: &Node, mut command: Command, log: &str) -> Result<Process> {
+    // A log that a panic's backtrace would be in: no test may find one there.
+    command.env("RUST_BACKTRACE", "1");
+    Process::start(
+        &format!("the agent on {}", node.name()),
+        node.netns(),
+        command,
+        &node.directory().join(log),
+    )
 }
 
 fn vip_agent(arguments: &[&str]) -> Result<Command> {

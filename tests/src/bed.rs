@@ -144,7 +144,8 @@ impl Bed {
     /// Starts the agent of one node.
     pub fn start_agent(&mut self, index: usize, config: &AgentConfig) -> Result<()> {
         let file = config.write(&self.nodes[index], &self.cluster)?;
-        self.agents[index] = Some(agent::start(&self.nodes[index], &file)?);
+        let agent = agent::start(&self.nodes[index], &file, &config.environment)?;
+        self.agents[index] = Some(agent);
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 //! | [`netns`], [`switch`], [`xdp_pass`], [`node`] | the machines and the wires |
 //! | [`process`], [`etcd`], [`tls`], [`agent`], [`gate`] | the programs that run on them, and the pinned maps |
 //! | [`fault`], [`failover`] | stop, kill, freeze, power cut, cable, loss of etcd alone; and what follows |
-//! | [`undo`] | what others on the machine undo behind an agent's back |
+//! | [`undo`], [`wall_clock`] | what others on the machine undo behind an agent's back |
 //! | [`chaos`] | random faults, several at once |
 //! | [`probe`] | outage, and rounds answered by two |
 //! | [`run`], [`privilege`], [`interrupt`], [`wait`], [`command`], [`say`] | names and leftovers of a run, what it needs, Ctrl-C, waiting, helpers |
@@ -34,4 +34,5 @@ pub mod switch;
 pub mod tls;
 pub mod undo;
 pub mod wait;
+pub mod wall_clock;
 pub mod xdp_pass;

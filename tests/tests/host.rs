@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::net::if_::if_nametoindex;
 use vip_tests::agent::{self, AgentConfig};
 use vip_tests::bed::{Bed, Setup, VIP, scenario};
 use vip_tests::failover::{SETTLED_WITHIN, STEADY, calm, fail_over, never_two, up};
 use vip_tests::probe::{Probe, Report};
+use vip_tests::wall_clock::{self, WallClock};
+use vip_tests::xdp_pass::XdpPass;
 use vip_tests::{say, undo, wait};
 
 /// etcd has a network of its own, so that what is done to `eth0` is done to the shared IP alone.
@@ -226,6 +229,32 @@ fn a_program_that_somebody_detaches_is_attached_again_and_guards_as_before() -> 
 }
 
 #[test]
+fn a_program_that_takes_the_place_of_ours_makes_the_owner_give_up() -> Result<()> {
+    scenario("another program in our place", SETUP, |bed| {
+        let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
+        let pin = bed.nodes[owner].bpffs().join("another");
+        let failover = fail_over(bed, &probe, owner, |bed| {
+            let node = &bed.nodes[owner];
+            undo::detach(node, "-xdp-native")?;
+            let another = XdpPass::load()?;
+            node.netns()
+                .within(|| another.attach(if_nametoindex("eth0")?, &pin))
+        })?;
+        say::measured(
+            "another program outage",
+            failover.report.longest_outage(),
+            MOMENT,
+        );
+        never_two(&failover.report)?;
+        given_up(bed, owner, "eth0: another XDP program is attached")?;
+        std::fs::remove_file(&pin)?;
+        fit_again(bed, owner)?;
+        calm(bed, &probe, &failover)?;
+        Ok(())
+    })
+}
+
+#[test]
 fn a_full_disk_costs_no_service_and_is_told_with_the_mend() -> Result<()> {
     let alone = Setup { nodes: 1, ..SETUP };
     scenario("state directory full", alone, |bed| {
@@ -334,6 +363,42 @@ fn cleanup_after_an_agent_without_gates_takes_its_address_off_and_refuses_before
         );
         ensure!(!bed.nodes[0].has_address(VIP)?, "the address is left");
         Ok(())
+    })
+}
+
+#[test]
+fn a_step_of_the_time_of_day_moves_nothing() -> Result<()> {
+    scenario("time of day stepped", SETUP, |bed| {
+        let clock = WallClock::build(bed.directory())?;
+        let config = AgentConfig {
+            environment: clock.environment(),
+            ..AgentConfig::new(VIP)
+        };
+        let (owner, probe) = up(bed, &config)?;
+        let epoch = bed.status(owner)?.vip(VIP)?.epoch();
+        let mark = probe.mark()?;
+        for years in [10, -10, 0] {
+            clock.step(years)?;
+            probe.steady(3 * STEADY, SETTLED_WITHIN)?;
+            // An agent that is asked to write something down dates it by the stepped clock, or the test is void.
+            let stranger = bed.nodes[owner].netns();
+            stranger.ip(&["link", "set", "eth1", "name", "y"])?;
+            stranger.ip(&["link", "set", "y", "name", "eth1"])?;
+            let year = wall_clock::year()? + years;
+            wait::until_true("a log line of that time", SETTLED_WITHIN, || {
+                let log = bed.agent(owner)?.log_text()?;
+                let last = log.lines().last().and_then(|line| line.get(..4));
+                let dated: i64 = last.context("a log")?.parse()?;
+                Ok((dated - year).abs() <= 1)
+            })?;
+        }
+        undisturbed(
+            bed,
+            owner,
+            epoch,
+            "time of day stepped",
+            &probe.since(mark)?,
+        )
     })
 }
 

@@ -168,7 +168,9 @@ impl Interfaces {
         for at in 0..self.all.len() {
             let gone = self.all[at].find(links, in_use);
             if let Some(dataplane) = dataplane.as_deref_mut() {
-                if let Some(gone) = gone {
+                // Where shared IPs moved to another interface, the one that they left has others still.
+                let is_another_s = |gone| self.all.iter().any(|one| one.held == Some(gone));
+                if let Some(gone) = gone.filter(|gone| !is_another_s(*gone)) {
                     dataplane.forget_interface(gone);
                 }
                 // The gates stand before the program that asks for them.
