@@ -71,7 +71,7 @@ struct Log {
     /// How the log is written
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or a filter as RUST_LOG has it
+    /// What is logged: off, error, warn, info, debug, trace, or a filter as RUST_LOG has it
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
     log_level: String,
 }
@@ -107,8 +107,8 @@ fn act(command: Command) -> anyhow::Result<()> {
             log,
             ebpf_log,
         } => {
-            let config = Config::load(config.as_deref(), &flags)?;
             start_log(&log)?;
+            let config = Config::load(config.as_deref(), &flags)?;
             block_on(driver::run(config, ebpf_log))
         }
         Command::Status { json, state_dir } => {
@@ -165,9 +165,34 @@ fn block_on(task: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     tokio::task::LocalSet::new().block_on(&runtime, task)
 }
 
+/// A word that is no level would be taken for the name of a program part, of which nothing is
+/// logged: most likely it is a slip, and silence would hide it.
+fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let wrong = || {
+        ConfigError::new(format!(
+            "log level `{text}` (--log-level or RUST_LOG): write {}, or a filter such as \
+             `info,vip_agent::store=debug`",
+            LEVELS.join(", ")
+        ))
+    };
+    if text.is_empty() {
+        // As with other programs an empty RUST_LOG says nothing.
+        return Ok(EnvFilter::new("info"));
+    }
+    let is_level = |word: &str| {
+        let lower = word.to_lowercase();
+        LEVELS.contains(&lower.as_str()) || matches!(word.as_bytes(), [b'0'..=b'5'])
+    };
+    let is_slip = |part: &str| !part.contains(['=', '[']) && !is_level(part);
+    if text.split(',').any(is_slip) {
+        return Err(wrong());
+    }
+    EnvFilter::try_new(text).map_err(|_| wrong())
+}
+
 fn start_log(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.log_level)
-        .map_err(|error| ConfigError::new(format!("--log-level `{}`: {error}", log.log_level)))?;
+    let filter = filter(&log.log_level)?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
@@ -212,6 +237,33 @@ mod tests {
             let words = ["vip-agent"].into_iter().chain(line.split_whitespace());
             let error = Cli::try_parse_from(words).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_log_level_is_one_of_those_known_or_a_filter() {
+        for good in [
+            "info",
+            "WARN",
+            "3",
+            "info,vip_agent::store=debug",
+            "off",
+            "",
+        ] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "inof",
+            "info=loud",
+            "warning",
+            "vip_agent",
+            "info,verbose",
+            "6",
+            "a=b=c",
+        ] {
+            let error = filter(bad).map(drop).expect_err(bad).to_string();
+            assert!(error.contains(&format!("`{bad}`")), "{error}");
+            assert!(error.contains("error, warn, info"), "{error}");
         }
     }
 }
