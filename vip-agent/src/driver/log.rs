@@ -1,9 +1,11 @@
 //! Reports of the election, as log lines.
 
+use std::net::IpAddr;
+
 use crate::election::{Report, Role};
 
-/// Writes one report to the log.
-pub(super) fn write(report: &Report) {
+/// Writes one report to the log. Of a shared IP that goes without a gate it says so.
+pub(super) fn write(report: &Report, is_fenced: impl Fn(IpAddr) -> bool) {
     match report {
         Report::Transition {
             vip,
@@ -14,10 +16,17 @@ pub(super) fn write(report: &Report) {
             owner,
         } => {
             let owner = owner.as_deref().unwrap_or("nobody");
-            if *new == Role::Suspended {
-                tracing::warn!(%vip, %old, %new, cause, epoch, owner, "gate shut at its deadline");
-            } else {
-                tracing::info!(%vip, %old, %new, cause, epoch, owner, "transition");
+            match (new, is_fenced(*vip)) {
+                (Role::Suspended, true) => {
+                    tracing::warn!(%vip, %old, %new, cause, epoch, owner, "gate shut at its deadline");
+                }
+                (Role::Suspended, false) => {
+                    tracing::warn!(%vip, %old, %new, cause, epoch, owner, "UNFENCED: no gate to shut; the address goes when its lifetime ends");
+                }
+                (_, true) => tracing::info!(%vip, %old, %new, cause, epoch, owner, "transition"),
+                (_, false) => {
+                    tracing::info!(%vip, %old, %new, cause, epoch, owner, "transition, UNFENCED");
+                }
             }
         }
         Report::Joined {
@@ -75,6 +84,65 @@ pub(super) fn write(report: &Report) {
         }
         Report::Doubt { vip, cause } => {
             tracing::warn!(%vip, cause, "a transaction was not answered; looking what came of it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex, PoisonError},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(new: Role, fenced: bool) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let report = Report::Transition {
+            vip: IpAddr::from([10, 0, 0, 100]),
+            old: Role::TakingOver,
+            new,
+            cause: "a test".to_owned(),
+            epoch: 7,
+            owner: None,
+        };
+        tracing::subscriber::with_default(subscriber.finish(), || write(&report, |_| fenced));
+        let bytes = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[test]
+    fn whatever_becomes_of_a_shared_ip_without_a_gate_says_unfenced() {
+        for role in [Role::Owner, Role::Suspended, Role::Follower] {
+            let line = logged(role, false);
+            assert!(
+                line.contains("UNFENCED") && !line.contains("gate shut"),
+                "{line}"
+            );
+            let line = logged(role, true);
+            assert!(
+                line.contains("10.0.0.100") && !line.contains("UNFENCED"),
+                "{line}"
+            );
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::{
 };
 use addresses::{Addresses, Answer, Outcome};
 use announcements::Announcements;
-use interfaces::Interfaces;
+use interfaces::{Interface, Interfaces};
 pub use start::run;
 use status::Since;
 use upkeep::Upkeep;
@@ -237,7 +237,10 @@ impl Driver {
             Action::Silence(vip) => self.announcements.end(vip),
             Action::Remember(lease) => self.remember(lease),
             Action::Report(report) => {
-                log::write(&report);
+                let interfaces = &self.interfaces;
+                log::write(&report, |vip| {
+                    interfaces.of(vip).is_none_or(Interface::is_fenced)
+                });
                 self.since.note(&report);
             }
             other => unreachable!("{other:?} is the store's or the loop's"),
