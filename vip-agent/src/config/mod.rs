@@ -71,6 +71,15 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
+/// What a file in PEM should hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PemKind {
+    /// One certificate or more.
+    Certificate,
+    /// A private key.
+    Key,
+}
+
 /// A user of etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {

@@ -73,6 +73,22 @@ fn flags_are_enough() {
     assert_eq!(config.lease_ttl, Duration::from_secs(3));
 }
 
+#[test]
+fn the_flag_of_the_ttl_is_checked_as_the_key_is() {
+    for (ttl, says) in [("1s", "2s at least"), ("3", "unit"), ("2500ms", "whole")] {
+        let flags = Flags {
+            etcd: vec!["http://10.0.0.11:2379".to_owned()],
+            ttl: Some(ttl.to_owned()),
+            ..flags("eth0", "10.0.0.1")
+        };
+        let error = Config::load(None, &flags).expect_err(ttl).to_string();
+        assert!(
+            error.starts_with("--ttl: lease.ttl") && error.contains(says),
+            "{error}"
+        );
+    }
+}
+
 /// What to replace in the good file, by what, and the whole line that comes of it.
 const BAD: &[(&str, &str, &str)] = &[
     (
@@ -88,12 +104,17 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "ttl: 2s",
         "ttl: 0s",
-        "a.yaml:4:15: lease.ttl `0s`: it must be at least 1s; etcd raises what is below its own least, 2s by default",
+        "a.yaml:4:15: lease.ttl `0s`: etcd grants 2s at least (one and a half of its election timeout); write 2s or more",
     ),
     (
         "ttl: 2s",
-        "ttl: 1500ms",
-        "a.yaml:4:15: lease.ttl `1500ms`: etcd counts whole seconds; write such as 2s or 3s",
+        "ttl: 1s",
+        "a.yaml:4:15: lease.ttl `1s`: etcd grants 2s at least (one and a half of its election timeout); write 2s or more",
+    ),
+    (
+        "ttl: 2s",
+        "ttl: 2500ms",
+        "a.yaml:4:15: lease.ttl `2500ms`: etcd counts whole seconds; write such as 2s or 3s",
     ),
     (
         "ttl: 2s",

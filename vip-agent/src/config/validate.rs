@@ -2,17 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
 
 use ipnet::IpNet;
 
-use super::{ConfigError, Identity, InterfaceConfig, OnStop, Place, Tls, User, Written};
+use super::{ConfigError, Identity, InterfaceConfig, OnStop, PemKind, Place, Tls, User, Written};
 use crate::dataplane::DataplaneMode;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(3);
+/// With etcd at its defaults. What is below it is silently raised, and promises nothing more.
+const SHORTEST_TTL: Duration = Duration::from_secs(2);
 const LONGEST_TTL: Duration = Duration::from_secs(3600);
 /// Without a gate an address is given whole seconds up to the deadline less one: of a TTL of 2 s
 /// nothing would be left.
@@ -181,11 +183,11 @@ pub(super) fn endpoints(
 pub(super) fn tls(
     (ca, cert, key): (Written, Option<Written>, Option<Written>),
 ) -> Result<Tls, ConfigError> {
-    readable(&ca)?;
+    pem(&ca, PemKind::Certificate)?;
     let identity = match (cert, key) {
         (Some(cert), Some(key)) => {
-            readable(&cert)?;
-            readable(&key)?;
+            pem(&cert, PemKind::Certificate)?;
+            pem(&key, PemKind::Key)?;
             Some(Identity {
                 cert: cert.value.into(),
                 key: key.value.into(),
@@ -224,9 +226,9 @@ pub(super) fn ttl(
             let wrong = |why: &str| ConfigError::at(&place, format!("lease.ttl `{value}`: {why}"));
             let ttl = humantime::parse_duration(&value)
                 .map_err(|_| wrong("write a time with its unit, such as 3s"))?;
-            if ttl.is_zero() {
+            if ttl < SHORTEST_TTL {
                 return Err(wrong(
-                    "it must be at least 1s; etcd raises what is below its own least, 2s by default",
+                    "etcd grants 2s at least (one and a half of its election timeout); write 2s or more",
                 ));
             }
             if ttl.subsec_nanos() != 0 {
@@ -339,6 +341,28 @@ fn choice<T: clap::ValueEnum + Default>(
             format!("{key} `{value}`: write {}", choices.join(", ")),
         )
     })
+}
+
+impl PemKind {
+    /// Whether `content` is of the kind; what the bytes in it say shows when it is used.
+    pub fn check(self, content: &[u8]) -> Result<(), &'static str> {
+        let (label, why) = match self {
+            Self::Certificate => (
+                &b"-----BEGIN CERTIFICATE-----"[..],
+                "holds no certificate in PEM",
+            ),
+            Self::Key => (&b"PRIVATE KEY-----"[..], "holds no private key in PEM"),
+        };
+        let holds = content.windows(label.len()).any(|window| window == label);
+        holds.then_some(()).ok_or(why)
+    }
+}
+
+fn pem(file: &Written, kind: PemKind) -> Result<(), ConfigError> {
+    readable(file)?;
+    let content = fs::read(&file.value).unwrap_or_default();
+    kind.check(&content)
+        .map_err(|why| ConfigError::at(&file.place, format!("`{}` {why}", file.value)))
 }
 
 fn readable(file: &Written) -> Result<(), ConfigError> {
