@@ -4,29 +4,17 @@
 //! that is safe to ask twice is asked of the next endpoint too when the first is slow to answer;
 //! whichever answers is asked first from then on.
 
-use std::{
-    fs,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use etcd_client::Client;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::error::StoreError;
-use crate::config::{EtcdConfig, Tls};
-
-/// etcd's servers hang up on clients that ping more often than each 5 s
-/// (`--grpc-keepalive-min-time`).
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(6);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+use super::{connect::Connector, error::StoreError, lock, outage::Outage};
+use crate::config::EtcdConfig;
 
 /// How a question may be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +30,21 @@ pub(super) enum Ask {
 pub struct Health {
     /// The endpoint that is asked first.
     pub endpoint: String,
-    /// What last went wrong, since something last went right.
+    /// What last went wrong at each endpoint, since something last went right.
     pub last_error: Option<String>,
     /// Whether anything was ever answered.
     pub ever_answered: bool,
 }
 
 pub(super) struct Endpoints {
-    config: EtcdConfig,
+    urls: Vec<String>,
+    connector: Connector,
     /// Silence after which a hedged question goes to the next endpoint as well.
     hedge_after: Duration,
     clients: Vec<Mutex<Option<Client>>>,
     /// The endpoint that is asked first: the one that answered last.
     first: watch::Sender<usize>,
-    ever_answered: AtomicBool,
-    last_error: Mutex<Option<String>>,
+    outage: Mutex<Outage>,
 }
 
 impl Endpoints {
@@ -65,17 +53,18 @@ impl Endpoints {
             hedge_after: ttl / 12,
             clients: config.endpoints.iter().map(|_| Mutex::new(None)).collect(),
             first: watch::Sender::new(0),
-            ever_answered: AtomicBool::new(false),
-            last_error: Mutex::new(None),
-            config: config.clone(),
+            outage: Mutex::new(Outage::new(config.endpoints.len(), ttl / 6)),
+            connector: Connector::new(config),
+            urls: config.endpoints.clone(),
         }
     }
 
     pub fn health(&self) -> Health {
+        let outage = lock(&self.outage);
         Health {
-            endpoint: self.config.endpoints[*self.first.borrow()].clone(),
-            last_error: lock(&self.last_error).clone(),
-            ever_answered: self.ever_answered.load(Ordering::Relaxed),
+            endpoint: self.url(*self.first.borrow()).to_owned(),
+            last_error: outage.errors(),
+            ever_answered: outage.ever_answered(),
         }
     }
 
@@ -107,12 +96,14 @@ impl Endpoints {
             match answered {
                 (index, Ok(answer)) => {
                     self.prefer(index);
-                    self.ever_answered.store(true, Ordering::Relaxed);
-                    *lock(&self.last_error) = None;
+                    self.note_answer(index);
                     return Ok(answer);
                 }
                 // An answer too, and the same from each.
-                (_, Err(error)) if error.says_lease_gone() => return Err(error),
+                (index, Err(error)) if error.says_lease_gone() => {
+                    self.note_answer(index);
+                    return Err(error);
+                }
                 (index, Err(error)) => {
                     self.fail(index, &error);
                     match others.next() {
@@ -129,9 +120,13 @@ impl Endpoints {
 
     /// Gives up on the endpoint's connection, after a stream of its own broke.
     pub fn fail(&self, index: usize, error: &StoreError) {
-        *lock(&self.last_error) = Some(error.to_string());
         if error.says_lease_gone() {
             return;
+        }
+        let text = error.to_string();
+        if lock(&self.outage).failed(index, text, Instant::now()) {
+            let error = lock(&self.outage).errors().unwrap_or_default();
+            tracing::warn!(endpoints = ?self.urls, error, "etcd is unavailable");
         }
         *lock(&self.clients[index]) = None;
         // Unless another one answers first by now.
@@ -146,7 +141,28 @@ impl Endpoints {
     }
 
     pub fn url(&self, index: usize) -> &str {
-        &self.config.endpoints[index]
+        &self.urls[index]
+    }
+
+    /// Asks something that is only good to know: what comes of it counts for nothing else.
+    pub async fn ask_aside<T>(
+        &self,
+        patience: Duration,
+        question: impl AsyncFn(Client) -> Result<T, etcd_client::Error>,
+    ) -> Result<(&str, T), StoreError> {
+        let index = *self.first.borrow();
+        let ask = async |_, client| question(client).await;
+        let (_, answer) = self
+            .attempt(index, Instant::now() + patience, patience, &ask)
+            .await;
+        Ok((self.url(index), answer?))
+    }
+
+    fn note_answer(&self, index: usize) {
+        if let Some(after) = lock(&self.outage).answered(Instant::now()) {
+            let endpoint = self.url(index);
+            tracing::info!(endpoint, ?after, "etcd is available again");
+        }
     }
 
     fn prefer(&self, index: usize) {
@@ -179,48 +195,8 @@ impl Endpoints {
         if let Some(client) = standing {
             return Ok(client);
         }
-        let url = self.url(index);
-        let options = self.options(url)?;
-        let client = Client::connect([url], Some(options))
-            .await
-            .map_err(|error| StoreError::client(url, error))?;
+        let client = self.connector.connect(self.url(index)).await?;
         *lock(&self.clients[index]) = Some(client.clone());
         Ok(client)
     }
-
-    /// Reads certificates and password each time: they are replaced on disk while we run.
-    fn options(&self, url: &str) -> Result<ConnectOptions, StoreError> {
-        let read = |path: &std::path::Path| {
-            fs::read(path).map_err(|error| {
-                StoreError::file(url, format!("{} cannot be read: {error}", path.display()))
-            })
-        };
-        let mut options = ConnectOptions::new()
-            .with_keep_alive(KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT)
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
-        if let Some(Tls { ca, identity }) = &self.config.tls {
-            let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?));
-            if let Some(own) = identity {
-                tls = tls.identity(Identity::from_pem(read(&own.cert)?, read(&own.key)?));
-            }
-            options = options.with_tls(tls);
-        }
-        if let Some(user) = &self.config.user {
-            let password = String::from_utf8(read(&user.password_file)?).map_err(|_| {
-                let path = user.password_file.display();
-                StoreError::file(
-                    url,
-                    format!("{path} is not text; it should hold the password"),
-                )
-            })?;
-            options = options.with_user(&user.name, password.trim_end_matches(['\r', '\n']));
-        }
-        Ok(options)
-    }
-}
-
-/// What is behind these locks is whole at any time, also after a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

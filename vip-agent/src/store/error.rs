@@ -40,6 +40,15 @@ impl StoreError {
         }
     }
 
+    /// What went wrong, whichever endpoint it was.
+    pub(super) fn reason(&self) -> String {
+        let text = self.text();
+        match self.hint(&text) {
+            Some(hint) => format!("{text} ({hint})"),
+            None => text,
+        }
+    }
+
     /// Whether trying again would be answered alike until somebody changes a password, a role or a
     /// certificate.
     pub fn is_refusal(&self) -> bool {
@@ -48,14 +57,42 @@ impl StoreError {
             "authentication is not enabled",
             "permission denied",
             "user name is empty",
-            "invalid auth token",
             "certificate",
+            "received fatal alert",
         ];
-        let text = self.to_string();
         match &self.kind {
             Kind::Silence(_) | Kind::File(_) => false,
-            Kind::Client(_) => REFUSALS.iter().any(|refusal| text.contains(refusal)),
+            Kind::Client(_) => {
+                let text = self.text();
+                REFUSALS.iter().any(|refusal| text.contains(refusal))
+            }
         }
+    }
+
+    fn text(&self) -> String {
+        match &self.kind {
+            Kind::Silence(patience) => format!("no answer within {} ms", patience.as_millis()),
+            Kind::File(message) => message.clone(),
+            Kind::Client(error) => match &**error {
+                etcd_client::Error::GRpcStatus(status) => {
+                    with_causes(status.message().trim_start_matches("etcdserver: "), status)
+                }
+                etcd_client::Error::TransportError(error) => with_causes(&error.to_string(), error),
+                other => other.to_string(),
+            },
+        }
+    }
+
+    /// What is most likely behind an error that does not say so itself.
+    fn hint(&self, text: &str) -> Option<&'static str> {
+        let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        let is_https = self.endpoint.starts_with("https:");
+        // How a server ends a handshake that it has no liking for, or a connection right after it.
+        if is_https && says(&["fatal alert", "broken pipe", "connection reset"]) {
+            return Some("it may want another client certificate: see etcd.tls.cert and key");
+        }
+        (!is_https && says(&["broken pipe"]))
+            .then_some("if it serves TLS, write https:// and give etcd.tls")
     }
 
     /// Whether etcd does not know the lease that was named.
@@ -77,37 +114,81 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "etcd at {}: ", self.endpoint)?;
-        match &self.kind {
-            Kind::Silence(patience) => write!(f, "no answer within {} ms", patience.as_millis()),
-            Kind::File(message) => f.write_str(message),
-            Kind::Client(error) => match &**error {
-                etcd_client::Error::GRpcStatus(status) => {
-                    f.write_str(status.message().trim_start_matches("etcdserver: "))?;
-                    write_causes(f, status)
-                }
-                etcd_client::Error::TransportError(error) => {
-                    write!(f, "{error}")?;
-                    write_causes(f, error)
-                }
-                other => write!(f, "{other}"),
-            },
-        }
+        write!(f, "etcd at {}: {}", self.endpoint, self.reason())
     }
 }
 
 impl std::error::Error for StoreError {}
 
-/// The innermost cause says what happened (`connection refused`); the ones around it are layers.
-fn write_causes(f: &mut fmt::Formatter<'_>, error: &dyn std::error::Error) -> fmt::Result {
-    let mut innermost = None;
-    let mut next = error.source();
-    while let Some(cause) = next {
-        innermost = Some(cause);
-        next = cause.source();
+/// `text` and all that is behind it. Layers repeat the one below, or say no more than that they are
+/// there: what is said is said once.
+fn with_causes(text: &str, error: &dyn std::error::Error) -> String {
+    const SAYS_NOTHING: &str = "transport error";
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let layers = std::iter::once(text.to_owned()).chain(causes.map(ToString::to_string));
+    let mut whole = String::new();
+    for layer in layers.filter(|layer| layer != SAYS_NOTHING) {
+        if whole.is_empty() {
+            whole = layer;
+        } else if !whole.contains(&layer) {
+            whole = format!("{whole}: {layer}");
+        }
     }
-    match innermost {
-        Some(cause) => write!(f, ": {cause}"),
-        None => Ok(()),
+    if whole.is_empty() {
+        whole = SAYS_NOTHING.to_owned();
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    fn chain(texts: &[&'static str]) -> Layer {
+        let (first, below) = texts.split_first().expect("a layer at least");
+        let below = (!below.is_empty()).then(|| Box::new(chain(below)));
+        Layer(first, below)
+    }
+
+    #[test]
+    fn every_cause_is_said_once() {
+        for (texts, whole) in [
+            (
+                &[
+                    "tcp connect error",
+                    "transport error",
+                    "tcp connect error",
+                    "Connection refused",
+                ][..],
+                "tcp connect error: Connection refused",
+            ),
+            (
+                &["transport error", "dns error", "no such name"],
+                "dns error: no such name",
+            ),
+            (&["a", "b: c", "c"], "a: b: c"),
+            (&["transport error"], "transport error"),
+        ] {
+            let error = chain(texts);
+            assert_eq!(with_causes(&error.to_string(), &error), whole);
+        }
+    }
+
+    #[test]
+    fn what_a_wrong_scheme_or_certificate_looks_like_gets_its_mend() {
+        let error = |endpoint, text: &str| {
+            let status = etcd_client::Error::WatchError(text.to_owned());
+            StoreError::client(endpoint, status).to_string()
+        };
+        let alert = error("https://a:1", "received fatal alert: BadCertificate");
+        assert!(alert.contains("etcd.tls.cert"), "{alert}");
+        let closed = error("http://a:1", "stream closed because of a broken pipe");
+        assert!(closed.contains("https"), "{closed}");
+        let refused = error("http://a:1", "Connection refused");
+        assert!(!refused.contains('('), "{refused}");
     }
 }

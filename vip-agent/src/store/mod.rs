@@ -3,19 +3,28 @@
 //! No policy lives here but how to reach a member of the cluster: which endpoint to ask, how
 //! long, and when to ask another one as well.
 
+mod connect;
 mod endpoints;
 mod error;
 mod keys;
+mod outage;
 mod records;
 mod renew;
 mod requests;
+mod version;
 mod watch;
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc::UnboundedSender,
     task::{AbortHandle, spawn_local},
+    time::Instant,
 };
 
 use crate::{
@@ -27,6 +36,9 @@ use endpoints::{Ask, Endpoints};
 pub use error::StoreError;
 use keys::Keys;
 use renew::RenewalStreams;
+
+/// How often a refusal that stays the same is told.
+const REFUSAL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the store tells the driver.
 #[derive(Debug)]
@@ -50,6 +62,9 @@ struct Shared {
     renewals: RenewalStreams,
     events: UnboundedSender<StoreEvent>,
     ttl: Duration,
+    /// The last refusal that was told, without its endpoint, and when.
+    refusal: RefCell<Option<(String, Instant)>>,
+    asked_version: Cell<bool>,
 }
 
 impl Store {
@@ -66,6 +81,8 @@ impl Store {
                 renewals,
                 events,
                 ttl,
+                refusal: RefCell::new(None),
+                asked_version: Cell::new(false),
             }),
             watch: None,
         }
@@ -80,7 +97,11 @@ impl Store {
     pub fn request(&mut self, action: Action) -> Option<Action> {
         let shared = Rc::clone(&self.shared);
         match action {
-            Action::Read => spawn(async move { shared.read_all().await }),
+            Action::Read => spawn(async move {
+                if shared.read_all().await {
+                    shared.look_at_version().await;
+                }
+            }),
             Action::Watch {
                 from_revision,
                 silence,
@@ -142,13 +163,47 @@ impl Shared {
         let _ = self.events.send(StoreEvent::Election(event));
     }
 
-    /// Passes on that etcd will have nothing to do with us; else gives the error back as text.
+    /// Passes on that etcd will have nothing to do with us, but not at each try; gives the error back
+    /// as text.
     fn note(&self, error: StoreError) -> String {
         let text = error.to_string();
-        if error.is_refusal() {
+        if error.is_refusal() && self.is_news(error.reason()) {
             let _ = self.events.send(StoreEvent::Refused(error));
         }
         text
+    }
+
+    fn is_news(&self, refusal: String) -> bool {
+        let now = Instant::now();
+        let mut last = self.refusal.borrow_mut();
+        let is_old = |(text, at): &(String, Instant)| *text == refusal && now < *at + REFUSAL_AGAIN;
+        if last.as_ref().is_some_and(is_old) {
+            return false;
+        }
+        *last = Some((refusal, now));
+        true
+    }
+
+    /// Says, once, what is to be said of etcd's version.
+    async fn look_at_version(&self) {
+        if self.asked_version.replace(true) {
+            return;
+        }
+        let asked = self
+            .endpoints
+            .ask_aside(self.ttl, async |mut client| client.status().await)
+            .await;
+        match asked {
+            Ok((endpoint, status)) => {
+                let version = status.version();
+                tracing::debug!(endpoint, version, "etcd's version");
+                if let Some(advice) = version::advice(version) {
+                    tracing::warn!(endpoint, version, "etcd: {advice}");
+                }
+            }
+            // Not every user may ask.
+            Err(error) => tracing::debug!(%error, "etcd's version is not known"),
+        }
     }
 
     fn doubt<T>(&self, error: StoreError) -> Outcome<T> {
@@ -193,6 +248,11 @@ impl Shared {
         }
         self.tell(Event::Left);
     }
+}
+
+/// What is behind these locks is whole at any time, also after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All of the agent runs on one thread, in a `LocalSet`.

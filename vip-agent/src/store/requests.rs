@@ -12,12 +12,15 @@ use crate::election::{
 };
 
 impl Shared {
-    pub(super) async fn read_all(&self) {
+    /// Reads everything. Returns whether that was answered.
+    pub(super) async fn read_all(&self) -> bool {
         let read = self.snapshot(self.ttl).await;
+        let answered = read.is_ok();
         self.tell(match read {
             Ok(snapshot) => Event::Read(snapshot),
             Err(error) => Event::ReadFailed(self.note(error)),
         });
+        answered
     }
 
     pub(super) async fn confirm(&self, round: RoundId, patience: Duration) {
