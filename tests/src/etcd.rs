@@ -18,6 +18,8 @@ use crate::wait;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The user of [`Security::Password`] that agents log in as, and its password.
 pub const USER: (&str, &str) = ("vip-agent", "correct horse");
+/// How long a token of [`Security::Password`] is good for after it was last used.
+pub const TOKEN_TTL: Duration = Duration::from_secs(2);
 const ROOT_USER: &str = "root:testbed";
 
 /// Who may talk to the cluster.
@@ -35,6 +37,8 @@ pub enum Security {
 pub struct Cluster {
     security: Security,
     certificates: Option<Certificates>,
+    /// What the servers' certificates are good for.
+    addresses: Vec<String>,
     login: bool,
     members: Vec<Member>,
 }
@@ -85,6 +89,7 @@ impl Cluster {
         Ok(Cluster {
             security,
             certificates,
+            addresses,
             login: false,
             members,
         })
@@ -146,6 +151,10 @@ impl Cluster {
                 .arg("--client-cert-auth")
                 .arg("--trusted-ca-file")
                 .arg(&certificates.ca);
+        }
+        if self.security == Security::Password {
+            // Tokens that are not used for a while go; here a while that a test can wait for.
+            command.args(["--auth-token-ttl", &TOKEN_TTL.as_secs().to_string()]);
         }
         // etcd 3.4 refuses to start on this architecture without being told that we know.
         if cfg!(target_arch = "aarch64") {
@@ -320,6 +329,30 @@ impl Cluster {
     /// The certificates of [`Security::Mtls`].
     pub fn certificates(&self) -> Option<&Certificates> {
         self.certificates.as_ref()
+    }
+
+    /// Replaces all certificates and keys on disk, the CA's too. Members take them up when they are started anew.
+    pub fn replace_certificates(&self) -> Result<()> {
+        let standing = self
+            .certificates
+            .as_ref()
+            .context("the cluster has no certificates")?;
+        let directory = standing.ca.parent().context("they lie nowhere")?;
+        Certificates::issue(directory, &self.addresses)?;
+        Ok(())
+    }
+
+    /// Gives [`USER`] another password, by taking it away and making it anew: all its tokens go.
+    pub fn change_password(&self, password: &str) -> Result<()> {
+        let name = USER.0;
+        for arguments in [
+            &["user", "delete", name][..],
+            &["user", "add", &format!("{name}:{password}")],
+            &["user", "grant-role", name, "vip"],
+        ] {
+            self.etcdctl(0, arguments)?;
+        }
+        Ok(())
     }
 
     /// Who may talk to it.

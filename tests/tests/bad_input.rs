@@ -9,8 +9,11 @@ use vip_tests::agent::{self, AgentConfig};
 use vip_tests::bed::{Bed, Setup, VIP, scenario};
 use vip_tests::command;
 use vip_tests::etcd::Security;
+use vip_tests::failover::SETTLED_WITHIN;
 use vip_tests::node::Node;
+use vip_tests::wait;
 
+const PATIENCE: Duration = Duration::from_secs(10);
 const ONE_NODE: Setup = Setup {
     nodes: 1,
     mgmt: false,
@@ -100,6 +103,12 @@ const MISTAKES: &[Mistake] = &[
     ),
     Mistake("TTL of 0", "ttl: 2s", "ttl: 0s", "ttl"),
     Mistake("TTL below a second", "ttl: 2s", "ttl: 500ms", "ttl"),
+    Mistake(
+        "TTL below etcd's least",
+        "ttl: 2s",
+        "ttl: 1s",
+        "2s at least",
+    ),
     Mistake("no TTL at all", "ttl: 2s", "ttl: soon", "soon"),
     Mistake(
         "two shared IPs alike",
@@ -195,6 +204,24 @@ fn mistakes_in_the_flags_get_exit_code_2() -> Result<()> {
                 "etcd",
             ),
             (&["run", "--frobnicate"], "--frobnicate"),
+            (
+                &[
+                    "run",
+                    "--interface",
+                    "eth0",
+                    "--vip",
+                    "10.77.0.100",
+                    "--etcd",
+                    "http://10.77.0.1:2379",
+                    "--ttl",
+                    "1s",
+                ],
+                "2s at least",
+            ),
+            (
+                &["run", "--config", "/nowhere", "--log-level", "inof"],
+                "`inof`",
+            ),
         ] {
             let output = bounded(node, arguments)?;
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -266,6 +293,55 @@ fn a_user_that_etcd_refuses_gets_exit_code_1() -> Result<()> {
             nothing_left(bed)
         },
     )
+}
+
+#[test]
+fn an_etcd_that_is_away_is_told_once_and_so_is_its_return() -> Result<()> {
+    scenario("etcd comes later", ONE_NODE, |bed| {
+        bed.start_agent(0, &AgentConfig::new(VIP))?;
+        let agent_says = |bed: &mut Bed, words: &str| -> Result<usize> {
+            Ok(bed.agent(0)?.log_text()?.matches(words).count())
+        };
+        wait::until_true("the agent to miss etcd", PATIENCE, || {
+            Ok(agent_says(bed, "etcd is unavailable")? > 0
+                && bed.status(0)?.waiting_for().contains("Connection refused"))
+        })?;
+        wait::holds(
+            "said once, whatever the tries",
+            Duration::from_secs(3),
+            || Ok(agent_says(bed, "etcd is unavailable")? == 1),
+        )?;
+        bed.cluster.start_all()?;
+        bed.settled(VIP, &[0], SETTLED_WITHIN)?;
+        let log = bed.agent(0)?.log_text()?;
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("unavailable"))
+            .collect();
+        ensure!(
+            lines.len() == 1
+                && lines[0].contains("WARN")
+                && lines[0].contains("http://10.77.0.1:2379")
+                && lines[0].contains("Connection refused"),
+            "{log}"
+        );
+        ensure!(agent_says(bed, "etcd is available again")? == 1, "{log}");
+        // Debian's etcd; one that is mended needs no warning.
+        let is_old = log.contains("version=\"3.4.23\"");
+        ensure!(
+            is_old == (etcd_version()? == "3.4.23") && log.matches("update is wise").count() <= 1,
+            "{log}"
+        );
+        Ok(())
+    })
+}
+
+fn etcd_version() -> Result<String> {
+    let text = command::succeed(Command::new("etcd").arg("--version"))?;
+    let version = text
+        .lines()
+        .find_map(|line| line.strip_prefix("etcd Version: "));
+    Ok(version.context("etcd tells no version")?.trim().to_owned())
 }
 
 #[test]
@@ -371,7 +447,7 @@ fn the_good_file_is_good() -> Result<()> {
         let file = write(&bed.nodes[0], GOOD)?;
         let mut process =
             agent::start_with(&bed.nodes[0], &["run", "--config", &file], "agent.log")?;
-        let waiting = vip_tests::wait::until_true(
+        let waiting = wait::until_true(
             "the agent to wait for etcd",
             Duration::from_secs(10),
             || Ok(bed.status(0)?.waiting_for().contains("etcd")),

@@ -61,7 +61,10 @@ impl Connector {
     /// With what lies on disk, or, while that is not fit for use, with what did before.
     async fn client(&self, url: &str) -> Result<(Client, Option<String>), StoreError> {
         let fresh = match self.read() {
-            Ok(secrets) => build(url, &secrets).await.map(|client| (client, secrets)),
+            Ok(secrets) => match build(url, &secrets).await {
+                Ok(client) => Ok((client, secrets)),
+                Err(why) => Err(format!("{}: {why}", self.tls_files())),
+            },
             Err(why) => Err(why),
         };
         match fresh {
@@ -81,6 +84,18 @@ impl Connector {
                 Ok((client, before.password))
             }
         }
+    }
+
+    fn tls_files(&self) -> String {
+        let Some(Tls { ca, identity }) = &self.tls else {
+            return String::new();
+        };
+        let own = identity.iter().flat_map(|own| [&own.cert, &own.key]);
+        let files: Vec<String> = std::iter::once(ca)
+            .chain(own)
+            .map(|file| file.display().to_string())
+            .collect();
+        files.join(", ")
     }
 
     fn note_good(&self, secrets: Secrets) {

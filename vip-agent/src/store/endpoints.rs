@@ -160,8 +160,8 @@ impl Endpoints {
 
     fn note_answer(&self, index: usize) {
         if let Some(after) = lock(&self.outage).answered(Instant::now()) {
-            let endpoint = self.url(index);
-            tracing::info!(endpoint, ?after, "etcd is available again");
+            let (endpoint, after_ms) = (self.url(index), crate::election::to_ms(after));
+            tracing::info!(endpoint, after_ms, "etcd is available again");
         }
     }
 
