@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cleanup,
-    config::{Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, one_line},
+    config::{self, Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, one_line},
     driver, status,
 };
 
@@ -143,6 +143,8 @@ fn act(command: Command) -> anyhow::Result<()> {
                 configured.map(|config| config.bpf_dir.as_path()),
                 DEFAULT_BPF_DIR,
             );
+            config::check_bpf_dir(&bpf_dir)
+                .map_err(|why| ConfigError::new(format!("bpf-dir {}: {why}", bpf_dir.display())))?;
             let carriers = configured.map_or(&[][..], |config| config.interfaces.as_slice());
             block_on(async {
                 let cleaned = cleanup::clean_up(&state_dir, &bpf_dir, carriers).await?;

@@ -1,6 +1,9 @@
 //! What is wrong with a configuration, and where.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +12,8 @@ pub enum Place {
     File(PathBuf, u64, u64),
     /// On the command line.
     Flag(&'static str),
+    /// Nowhere in this file: this key is missing there.
+    Missing(PathBuf, &'static str),
     /// Nowhere: this key of the configuration has its default, or is missing.
     Key(&'static str),
 }
@@ -26,6 +31,17 @@ impl ConfigError {
         Self {
             place: Some(place.clone()),
             message: message.into(),
+        }
+    }
+
+    /// The same, where the keys that are missing would stand in a file.
+    pub(super) fn in_file(self, path: &Path) -> Self {
+        match self.place {
+            Some(Place::Key(key)) => Self {
+                place: Some(Place::Missing(path.to_owned(), key)),
+                ..self
+            },
+            _ => self,
         }
     }
 
@@ -56,6 +72,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, line, column) => write!(f, "{}:{line}:{column}", path.display()),
+            Self::Missing(path, key) => write!(f, "{}: {key}", path.display()),
             Self::Flag(name) | Self::Key(name) => f.write_str(name),
         }
     }

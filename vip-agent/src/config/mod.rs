@@ -12,7 +12,7 @@ use std::{
 
 pub use error::{ConfigError, Place, one_line};
 use file::{FileConfig, Text};
-pub use validate::check_against_subnet;
+pub use validate::{check_against_subnet, check_bpf_dir};
 
 use crate::dataplane::DataplaneMode;
 
@@ -155,11 +155,11 @@ struct Written<T = String> {
 impl Config {
     /// Reads `file`, lets `flags` go before it, and checks the whole.
     pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
-        let (path, content) = match file {
-            Some(path) => (path, file::read(path)?),
-            None => (Path::new(""), FileConfig::default()),
-        };
-        Self::from_parts(path, content, flags)
+        match file {
+            Some(path) => Self::from_parts(path, file::read(path)?, flags)
+                .map_err(|error| error.in_file(path)),
+            None => Self::from_parts(Path::new(""), FileConfig::default(), flags),
+        }
     }
 
     fn from_parts(path: &Path, file: FileConfig, flags: &Flags) -> Result<Self, ConfigError> {
@@ -217,11 +217,18 @@ impl Config {
             Some(on_stop) => on_stop,
             None => validate::on_stop(file.on_stop.map(in_file))?,
         };
-        let directory = |flag: &Option<PathBuf>, text: Option<Text>, default: &str| {
-            flag.clone()
-                .or_else(|| text.map(|text| text.value.into()))
-                .unwrap_or_else(|| default.into())
+        let directory = |flag: &Option<PathBuf>, name, text: Option<Text>| match flag {
+            Some(path) => Some(Written {
+                value: path.clone(),
+                place: Place::Flag(name),
+            }),
+            None => text.map(in_file).map(|text| Written {
+                value: PathBuf::from(text.value),
+                place: text.place,
+            }),
         };
+        let state_dir = directory(&flags.state_dir, "--state-dir", file.state_dir);
+        let bpf_dir = directory(&flags.bpf_dir, "--bpf-dir", file.bpf_dir);
         let config = Self {
             node: validate::node(either(flags.node.as_ref(), "--node", file.node))?,
             etcd: EtcdConfig {
@@ -232,8 +239,8 @@ impl Config {
             },
             lease_ttl: validate::ttl(ttl, &interfaces)?,
             on_stop,
-            state_dir: directory(&flags.state_dir, file.state_dir, DEFAULT_STATE_DIR),
-            bpf_dir: directory(&flags.bpf_dir, file.bpf_dir, DEFAULT_BPF_DIR),
+            state_dir: validate::state_dir(state_dir)?,
+            bpf_dir: validate::bpf_dir(bpf_dir)?,
             interfaces: validate::unlike(interfaces)?,
         };
         Ok(config)

@@ -274,7 +274,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "vip: { ip: 10.0.0.100 }",
         "vip: 10.0.0.100",
-        "a.yaml:7:10: expected `key: value` pairs, in `vip: 10.0.0.100`",
+        "a.yaml:7:10: expected `key: value` pairs, in `vip: 10.0.0.100`; write `vip: { ip: 10.0.0.100 }`",
     ),
     (
         "{ ip: 10.0.0.100 }",
@@ -289,7 +289,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "[http://10.0.0.11:2379]",
         "http://10.0.0.11:2379",
-        "a.yaml:3:14: expected a list, such as [a, b], in `endpoints: http://10.0.0.11:2379`",
+        "a.yaml:3:14: expected a list, such as [a, b], in `endpoints: http://10.0.0.11:2379`; write `endpoints: [http://10.0.0.11:2379]`",
     ),
     (
         "ttl: 2s",
@@ -362,6 +362,76 @@ const BAD: &[(&str, &str, &str)] = &[
         "a.yaml:4:11: prefix `/vip/`: it must start with a slash and not end with one, as /vip-agent does",
     ),
     (
+        "lease:",
+        "ttl: 2s\nlease:",
+        "a.yaml:4:1: unknown key `ttl`; it belongs under `lease`: `lease: { ttl: 3s }`; known here: node, etcd, lease, on-stop, interfaces, state-dir, bpf-dir",
+    ),
+    (
+        "    vip: { ip: 10.0.0.100 }",
+        "    vip:\n    ip: 10.0.0.100",
+        "a.yaml:8:5: unknown key `ip`; it belongs under `vip`: `vip: { ip: 10.0.0.100 }`; known here: interface, dataplane, vip, vips",
+    ),
+    (
+        "lease:",
+        "  on-stop: hold\nlease:",
+        "a.yaml:4:3: unknown key `on-stop`; it belongs at the top, not indented; known here: endpoints, prefix, tls, user",
+    ),
+    (
+        "  - interface: eth0",
+        "  - name: eth0",
+        "a.yaml:6:5: unknown key `name`; did you mean `interface`? known here: interface, dataplane, vip, vips",
+    ),
+    (
+        "  - interface: eth0\n    vip",
+        "  interface: eth0\n  vip",
+        "a.yaml:6:3: expected a list, such as [a, b], in `interface: eth0`; write `interfaces: [{ interface: eth0, vip: { ip: 10.0.0.100 } }]`",
+    ),
+    (
+        "  - interface: eth0\n    vip: { ip: 10.0.0.100 }",
+        "- eth0",
+        "a.yaml:6:3: expected `key: value` pairs, in `- eth0`; write `interfaces: [{ interface: eth0, vip: { ip: 10.0.0.100 } }]`",
+    ),
+    (
+        "lease: { ttl: 2s }",
+        "lease: 2s",
+        "a.yaml:4:8: expected `key: value` pairs, in `lease: 2s`; write `lease: { ttl: 3s }`",
+    ),
+    (
+        "    vip:",
+        "\tvip:",
+        "a.yaml:7:1: a tab indents this line, which YAML does not allow; use blanks",
+    ),
+    (
+        "    vip:",
+        "   vip:",
+        "a.yaml:7:4: while parsing a block collection, did not find expected '-' indicator (keys that belong together begin in one column), in `vip: { ip: 10.0.0.100 }`",
+    ),
+    (
+        "node: cp-1",
+        "node: cp-1\n---",
+        "a.yaml:3:1: a second document begins here, after `---`; write one, in `etcd:`",
+    ),
+    (
+        "lease:",
+        "state-dir: run\nlease:",
+        "a.yaml:4:12: state-dir `run`: write the whole path, such as /run/vip-agent",
+    ),
+    (
+        "lease:",
+        "bpf-dir: /proc\nlease:",
+        "a.yaml:4:10: bpf-dir `/proc`: other programs have their pins there too; give a directory below it, such as /sys/fs/bpf/vip-agent",
+    ),
+    (
+        "http://10.0.0.11:2379]",
+        "https://10.0.0.11:2379]\n  tls: { ca: Cargo.toml }",
+        "a.yaml:4:14: `Cargo.toml` holds no certificate in PEM",
+    ),
+    (
+        "http://10.0.0.11:2379]",
+        "https://10.0.0.11:2379]\n  tls: { cert: a, key: b }",
+        "a.yaml:4:19: the key `ca` is missing, in `tls: { cert: a, key: b }`",
+    ),
+    (
         GOOD,
         "node: cp-1\netcd: { endpoints: [http://10.0.0.11:2379] }\n",
         "interfaces: there is none; give at least one with a shared IP, or --interface and --vip",
@@ -400,12 +470,33 @@ fn an_endpoint_may_be_a_name_or_an_address_of_either_kind() {
 }
 
 #[test]
+fn what_a_file_lacks_is_said_of_the_file() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("a.yaml");
+    std::fs::write(&file, "").expect("a file can be written");
+    let error = Config::load(Some(&file), &Flags::default());
+    std::fs::write(&file, [0xff]).expect("a file can be written");
+    let no_text = Config::load(Some(&file), &Flags::default());
+    let name = file.display();
+    assert_eq!(
+        error.expect_err("it is empty").to_string(),
+        format!(
+            "{name}: etcd.endpoints: there is none; give at least one, such as http://10.0.0.11:2379"
+        )
+    );
+    assert_eq!(
+        no_text.expect_err("it is no text").to_string(),
+        format!("{name} cannot be read: it is not UTF-8 text")
+    );
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let error = Config::load(Some(Path::new("/nowhere/a.yaml")), &Flags::default());
     let error = error.expect_err("there is no such file").to_string();
     assert_eq!(
         error,
-        "/nowhere/a.yaml: No such file or directory (os error 2)"
+        "/nowhere/a.yaml cannot be read: No such file or directory (os error 2)"
     );
 }
 

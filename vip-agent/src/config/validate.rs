@@ -4,12 +4,17 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     net::{IpAddr, Ipv6Addr},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use ipnet::IpNet;
 
-use super::{ConfigError, Identity, InterfaceConfig, OnStop, PemKind, Place, Tls, User, Written};
+use super::{
+    ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Identity, InterfaceConfig, OnStop, PemKind,
+    Place, Tls, User, Written,
+};
 use crate::dataplane::DataplaneMode;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(3);
@@ -258,6 +263,29 @@ pub(super) fn ttl(
     Ok(ttl)
 }
 
+pub(super) fn state_dir(written: Option<Written<PathBuf>>) -> Result<PathBuf, ConfigError> {
+    directory(written, "state-dir", DEFAULT_STATE_DIR).map(|(path, _)| path)
+}
+
+pub(super) fn bpf_dir(written: Option<Written<PathBuf>>) -> Result<PathBuf, ConfigError> {
+    let (path, place) = directory(written, "bpf-dir", DEFAULT_BPF_DIR)?;
+    check_bpf_dir(&path)
+        .map_err(|why| ConfigError::at(&place, format!("bpf-dir `{}`: {why}", path.display())))?;
+    Ok(path)
+}
+
+/// Refuses the root of a file system: what other programs pinned there would go with our pins.
+pub fn check_bpf_dir(path: &Path) -> Result<(), &'static str> {
+    let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
+    match path.parent() {
+        Some(parent) if device(path).is_none() || device(path) == device(parent) => Ok(()),
+        _ => Err(
+            "other programs have their pins there too; give a directory below it, such as \
+             /sys/fs/bpf/vip-agent",
+        ),
+    }
+}
+
 /// No interface and no shared IP twice.
 pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, ConfigError> {
     if interfaces.is_empty() {
@@ -322,6 +350,25 @@ fn vip(Written { value, place }: Written) -> Result<Written<IpAddr>, ConfigError
     wrong(&format!(
         "this is {kind}; give a free host address of the interface's network"
     ))
+}
+
+/// A daemon's directory does not depend on where it was started from.
+fn directory(
+    written: Option<Written<PathBuf>>,
+    key: &'static str,
+    default: &str,
+) -> Result<(PathBuf, Place), ConfigError> {
+    match written {
+        None => Ok((default.into(), Place::Key(key))),
+        Some(Written { value, place }) if value.is_absolute() => Ok((value, place)),
+        Some(Written { value, place }) => Err(ConfigError::at(
+            &place,
+            format!(
+                "{key} `{}`: write the whole path, such as {default}",
+                value.display()
+            ),
+        )),
+    }
 }
 
 fn choice<T: clap::ValueEnum + Default>(
