@@ -356,6 +356,26 @@ fn status_without_an_agent_says_so() -> Result<()> {
     })
 }
 
+#[test]
+fn status_after_an_agent_died_says_what_it_left() -> Result<()> {
+    scenario("status after a death", ONE_NODE, |bed| {
+        bed.start_agent(0, &AgentConfig::new(VIP))?;
+        wait::until_true("the agent to answer", PATIENCE, || {
+            Ok(bed.status(0)?.state() == "waiting")
+        })?;
+        bed.kill_agent(0)?;
+        let node = &bed.nodes[0];
+        let config = node.directory().join("agent.yaml");
+        let asked = |command| bounded(node, &[command, "--config", &config.to_string_lossy()]);
+        let status = asked("status")?;
+        one_line(&status, 1, &node.bpf_dir().to_string_lossy())?;
+        one_line(&status, 1, "vip-agent cleanup")?;
+        ensure!(asked("cleanup")?.status.success(), "cleanup failed");
+        one_line(&asked("status")?, 1, "--state-dir")?;
+        nothing_left(bed)
+    })
+}
+
 fn run_with(node: &Node, yaml: &str) -> Result<Output> {
     let file = write(node, yaml)?;
     bounded(node, &["run", "--config", &file])

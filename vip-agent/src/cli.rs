@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cleanup,
-    config::{self, Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, one_line},
+    config::{self, Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, InterfaceConfig, one_line},
     driver, status,
 };
 
@@ -48,22 +48,28 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
-        /// The agent's state directory
-        #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
-        state_dir: PathBuf,
+        #[command(flatten)]
+        place: AgentPlace,
     },
     /// Take away programs, maps and addresses that a dead agent left
     Cleanup {
-        /// The agent's configuration, for its directories and shared IPs
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// Its state directory [default: /run/vip-agent]
-        #[arg(long, value_name = "DIR")]
-        state_dir: Option<PathBuf>,
-        /// Its pins [default: /sys/fs/bpf/vip-agent]
-        #[arg(long, value_name = "DIR")]
-        bpf_dir: Option<PathBuf>,
+        #[command(flatten)]
+        place: AgentPlace,
     },
+}
+
+/// Which of the agents on this machine.
+#[derive(Debug, clap::Args)]
+struct AgentPlace {
+    /// The agent's configuration, for its directories and shared IPs
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its state directory [default: /run/vip-agent]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Its pins [default: /sys/fs/bpf/vip-agent]
+    #[arg(long, value_name = "DIR")]
+    bpf_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -111,8 +117,11 @@ fn act(command: Command) -> anyhow::Result<()> {
             let config = Config::load(config.as_deref(), &flags)?;
             block_on(driver::run(config, ebpf_log))
         }
-        Command::Status { json, state_dir } => {
-            let status = status::ask(&state_dir)?;
+        Command::Status { json, place } => {
+            let Place {
+                state_dir, bpf_dir, ..
+            } = place.find()?;
+            let status = status::ask(&state_dir, &bpf_dir)?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&status)?);
             } else {
@@ -120,34 +129,16 @@ fn act(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::Cleanup {
-            config,
-            state_dir,
-            bpf_dir,
-        } => {
-            let config = config
-                .map(|file| Config::load(Some(&file), &Flags::default()))
-                .transpose()?;
-            let directory = |flag: Option<PathBuf>, configured: Option<&Path>, default: &str| {
-                flag.or_else(|| configured.map(Path::to_owned))
-                    .unwrap_or_else(|| default.into())
-            };
-            let configured = config.as_ref();
-            let state_dir = directory(
+        Command::Cleanup { place } => {
+            let Place {
                 state_dir,
-                configured.map(|config| config.state_dir.as_path()),
-                DEFAULT_STATE_DIR,
-            );
-            let bpf_dir = directory(
                 bpf_dir,
-                configured.map(|config| config.bpf_dir.as_path()),
-                DEFAULT_BPF_DIR,
-            );
+                interfaces,
+            } = place.find()?;
             config::check_bpf_dir(&bpf_dir)
                 .map_err(|why| ConfigError::new(format!("bpf-dir {}: {why}", bpf_dir.display())))?;
-            let carriers = configured.map_or(&[][..], |config| config.interfaces.as_slice());
             block_on(async {
-                let cleaned = cleanup::clean_up(&state_dir, &bpf_dir, carriers).await?;
+                let cleaned = cleanup::clean_up(&state_dir, &bpf_dir, &interfaces).await?;
                 println!(
                     "{} and {}: {cleaned}",
                     state_dir.display(),
@@ -156,6 +147,31 @@ fn act(command: Command) -> anyhow::Result<()> {
                 Ok(())
             })
         }
+    }
+}
+
+struct Place {
+    state_dir: PathBuf,
+    bpf_dir: PathBuf,
+    interfaces: Vec<InterfaceConfig>,
+}
+
+impl AgentPlace {
+    /// What the flags leave out the configuration says, and what that leaves out has a default.
+    fn find(self) -> Result<Place, ConfigError> {
+        let config = self
+            .config
+            .map(|file| Config::load(Some(&file), &Flags::default()))
+            .transpose()?;
+        let (state_dir, bpf_dir, interfaces) = match config {
+            Some(config) => (config.state_dir, config.bpf_dir, config.interfaces),
+            None => (DEFAULT_STATE_DIR.into(), DEFAULT_BPF_DIR.into(), Vec::new()),
+        };
+        Ok(Place {
+            state_dir: self.state_dir.unwrap_or(state_dir),
+            bpf_dir: self.bpf_dir.unwrap_or(bpf_dir),
+            interfaces,
+        })
     }
 }
 
