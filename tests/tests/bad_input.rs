@@ -1,6 +1,7 @@
 //! What people get wrong: one clear line, the right exit code, and nothing left behind.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -234,6 +235,67 @@ fn mistakes_in_the_flags_get_exit_code_2() -> Result<()> {
         }
         nothing_left(bed)
     })
+}
+
+#[test]
+fn an_address_that_the_machine_or_its_network_has_gets_exit_code_2() -> Result<()> {
+    let setup = Setup {
+        two_cables: true,
+        ..ONE_NODE
+    };
+    scenario("a shared IP that is taken", setup, |bed| {
+        let node = &bed.nodes[0];
+        let second = node.interface("eth2")?.address.to_string();
+        for (vip, named) in [
+            ("10.77.0.0", "network address"),
+            ("10.77.0.255", "broadcast address"),
+            ("10.77.0.1", "own address"),
+            (&second, "own address on eth2"),
+        ] {
+            let yaml = GOOD
+                .replace("[http://10.77.0.1:2379]", "[http://10.99.0.1:2379]")
+                .replace("10.77.0.100", vip);
+            let output = run_with(node, &yaml)?;
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let last = stderr.lines().last().unwrap_or_default();
+            ensure!(
+                output.status.code() == Some(2) && last.contains(vip) && last.contains(named),
+                "{vip}: {}: {stderr}",
+                output.status
+            );
+            nothing_left(bed)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_shared_ip_outside_the_networks_is_served_with_a_warning() -> Result<()> {
+    scenario(
+        "a shared IP outside",
+        Setup {
+            etcd: true,
+            ..ONE_NODE
+        },
+        |bed| {
+            let outside = Ipv4Addr::new(10, 9, 9, 9);
+            bed.start_agent(0, &AgentConfig::new(outside))?;
+            bed.settled(outside, &[0], SETTLED_WITHIN)?;
+            let log = bed.agent(0)?.log_text()?;
+            let warnings: Vec<&str> = log
+                .lines()
+                .filter(|line| line.contains("in none of eth0's networks"))
+                .collect();
+            ensure!(
+                warnings.len() == 1
+                    && warnings[0].contains("WARN")
+                    && warnings[0].contains("10.9.9.9")
+                    && warnings[0].contains("10.77.0.0/24"),
+                "{log}"
+            );
+            Ok(())
+        },
+    )
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 
 pub use error::{ConfigError, Place, one_line};
 use file::{FileConfig, Text};
-pub use validate::{check_against_subnet, check_bpf_dir};
+pub use validate::{advice_on_subnet, check_against_other, check_against_subnet, check_bpf_dir};
 
 use crate::dataplane::DataplaneMode;
 

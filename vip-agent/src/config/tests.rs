@@ -533,3 +533,27 @@ fn what_no_host_of_a_subnet_can_have_is_refused() {
         "RFC 3021"
     );
 }
+
+#[test]
+fn a_shared_ip_outside_its_interfaces_networks_gets_advice() {
+    let own: [ipnet::IpNet; 2] =
+        ["10.0.0.7/24", "10.1.0.7/16"].map(|own| own.parse().expect("a subnet"));
+    let advice = |vip: [u8; 4], own: &[ipnet::IpNet]| advice_on_subnet(vip.into(), "eth0", own);
+    assert_eq!(advice([10, 0, 0, 100], &own), None);
+    assert_eq!(advice([10, 1, 2, 3], &own), None);
+    assert_eq!(advice([10, 9, 9, 9], &[]), None, "an address may yet come");
+    let text = advice([10, 9, 9, 9], &own).expect("it is outside");
+    assert!(
+        text.starts_with("10.9.9.9 is in none of eth0's networks (10.0.0.0/24, 10.1.0.0/16)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_address_of_another_interface_is_refused() {
+    let own: ipnet::IpNet = "10.0.0.7/24".parse().expect("a subnet");
+    let check = |vip: [u8; 4]| check_against_other(vip.into(), "eth1", &[own]);
+    let refused = check([10, 0, 0, 7]).expect_err("it is taken").to_string();
+    assert!(refused.contains("own address on eth1"), "{refused}");
+    assert_eq!(check([10, 0, 0, 255]), Ok(()), "of another network");
+}

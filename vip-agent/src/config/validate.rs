@@ -62,6 +62,35 @@ pub fn check_against_subnet(vip: IpAddr, addresses: &[IpNet]) -> Result<(), Conf
     Ok(())
 }
 
+/// Refuses a shared IP that is an address of another interface of this machine.
+pub fn check_against_other(
+    vip: IpAddr,
+    name: &str,
+    addresses: &[IpNet],
+) -> Result<(), ConfigError> {
+    if addresses.iter().any(|own| own.addr() == vip) {
+        return Err(ConfigError::new(format!(
+            "vip {vip} is this machine's own address on {name}; a shared IP must be one that no machine has"
+        )));
+    }
+    Ok(())
+}
+
+/// What is to be said of a shared IP that no network of its interface holds, which may be meant.
+pub fn advice_on_subnet(vip: IpAddr, name: &str, addresses: &[IpNet]) -> Option<String> {
+    if addresses.is_empty() || addresses.iter().any(|own| own.contains(&vip)) {
+        return None;
+    }
+    let networks: Vec<String> = addresses
+        .iter()
+        .map(|own| own.trunc().to_string())
+        .collect();
+    Some(format!(
+        "{vip} is in none of {name}'s networks ({}): who has no route to it there sends no ARP request for it",
+        networks.join(", ")
+    ))
+}
+
 pub(super) fn node(written: Option<Written>) -> Result<String, ConfigError> {
     let Written { value, place } = match written {
         Some(written) => written,

@@ -89,7 +89,7 @@ impl Interface {
         gone
     }
 
-    fn attach(&mut self, dataplane: Option<&mut Dataplane>) -> Result<(), Unfit> {
+    fn attach(&mut self, links: &[Link], dataplane: Option<&mut Dataplane>) -> Result<(), Unfit> {
         let name = &self.config.name;
         let link = self
             .link
@@ -97,6 +97,12 @@ impl Interface {
             .ok_or_else(|| Unfit::Missing(name.clone()))?;
         for vip in &self.config.vips {
             config::check_against_subnet(*vip, &link.addresses)?;
+            let others = links
+                .iter()
+                .filter(|other| other.ifindex != link.ifindex && !other.loopback);
+            for other in others {
+                config::check_against_other(*vip, &other.name, &other.addresses)?;
+            }
         }
         if let (true, None, Some(dataplane)) = (self.is_fenced(), &self.attachment, dataplane) {
             let attachment = dataplane.attach(&link.name, link.ifindex, self.config.dataplane)?;
@@ -177,7 +183,7 @@ impl Interfaces {
                 self.put_gates_of(at, dataplane)?;
             }
             let interface = &mut self.all[at];
-            interface.unfit = interface.attach(dataplane.as_deref_mut()).err();
+            interface.unfit = interface.attach(links, dataplane.as_deref_mut()).err();
         }
         match dataplane {
             Some(dataplane) => self.guard_others(links, dataplane),

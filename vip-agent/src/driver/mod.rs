@@ -11,6 +11,7 @@
 //! signals, and streams that keep their place.
 
 mod addresses;
+mod advice;
 mod announcements;
 mod interfaces;
 mod log;
@@ -38,6 +39,7 @@ use crate::{
     store::{Store, StoreEvent},
 };
 use addresses::{Addresses, Answer, Outcome};
+use advice::Advice;
 use announcements::Announcements;
 use interfaces::{Interface, Interfaces};
 pub use start::run;
@@ -61,6 +63,7 @@ struct Driver {
     announcements: Announcements,
     since: Since,
     upkeep: Upkeep,
+    advice: Advice,
     /// Whether an earlier process left open gates.
     inherits: bool,
 }
@@ -136,6 +139,7 @@ impl Signals {
 impl Driver {
     /// Runs until the election says that all is done.
     async fn run(&mut self, inputs: &mut Inputs) -> anyhow::Result<Exit> {
+        self.advice.look_at(&self.interfaces);
         loop {
             let wake = self.next_wake().saturating_since(clock::boot_now());
             let input = inputs
@@ -284,6 +288,7 @@ impl Driver {
         if self.interfaces.awaits_attachment() {
             self.since.look_again_at = clock::boot_now() + LOOK_AGAIN;
         }
+        self.advice.look_at(&self.interfaces);
         let changed = self
             .interfaces
             .fitness()

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::{
     Driver, Inputs, Since, Upkeep,
     addresses::{Addresses, longest_lifetime},
+    advice::Advice,
     announcements::Announcements,
     interfaces::{Interfaces, Unfit},
     signals,
@@ -95,6 +96,7 @@ async fn prepare(
         announcements: Announcements::new(announcer),
         since: Since::now(),
         upkeep: Upkeep::new(),
+        advice: Advice::default(),
         dataplane,
         interfaces,
         state,
