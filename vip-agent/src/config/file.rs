@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use serde::Deserialize;
 use serde_saphyr::{Error, Spanned};
 
-use super::error::{ConfigError, Place};
+use super::{
+    error::{ConfigError, Place},
+    hints::{example, key_of, meant},
+};
 
 /// A string or number with its place: a YAML scalar may look like either.
 pub(super) type Text = Spanned<String>;
@@ -175,68 +178,6 @@ fn plain(error: &Error) -> String {
     }
 }
 
-/// What `field` was most likely meant to be, or where it belongs.
-fn meant(field: &str, expected: &[&str]) -> Option<String> {
-    let home = match field {
-        "endpoints" | "prefix" | "tls" => Some("etcd"),
-        "ca" | "cert" | "key" => Some("etcd.tls"),
-        "password-file" => Some("etcd.user"),
-        "ttl" => Some("lease"),
-        "interface" | "dataplane" | "vip" | "vips" => Some("interfaces"),
-        "ip" => Some("vip"),
-        "node" | "lease" | "on-stop" | "state-dir" | "bpf-dir" => Some("the top"),
-        _ => None,
-    };
-    if let Some(home) = home {
-        let right = match home {
-            "the top" => return Some("it belongs at the top, not indented;".to_owned()),
-            _ => home.rsplit('.').next().and_then(example)?,
-        };
-        return Some(format!("it belongs under `{home}`: `{right}`;"));
-    }
-    let near = match field {
-        "name" if expected.contains(&"interface") => Some("interface"),
-        _ => nearest(field, expected),
-    };
-    near.map(|key| format!("did you mean `{key}`?"))
-}
-
-/// How a key is written whose value is more than a word.
-fn example(key: &str) -> Option<&'static str> {
-    Some(match key {
-        "etcd" => "etcd: { endpoints: [http://10.0.0.11:2379] }",
-        "endpoints" => "endpoints: [http://10.0.0.11:2379]",
-        "tls" => "tls: { ca: FILE, cert: FILE, key: FILE }",
-        "user" => "user: { name: NAME, password-file: FILE }",
-        "lease" => "lease: { ttl: 3s }",
-        "interfaces" => "interfaces: [{ interface: eth0, vip: { ip: 10.0.0.100 } }]",
-        "vip" => "vip: { ip: 10.0.0.100 }",
-        "vips" => "vips: [{ ip: 10.0.0.100 }, { ip: 10.0.0.101 }]",
-        _ => return None,
-    })
-}
-
-/// The key whose value stands at, or begins at, a place (both from 1): the last one before it on
-/// its line, or else the one that the line is indented under.
-fn key_of(text: &str, line: usize, column: usize) -> Option<&str> {
-    let before: Vec<&str> = text.lines().take(line).collect();
-    let (last, above) = before.split_last()?;
-    let cut = last.char_indices().nth(column.checked_sub(1)?);
-    let prefix = &last[..cut.map_or(last.len(), |(at, _)| at)];
-    if let Some((key, _)) = prefix.rsplit_once(':') {
-        return key.rsplit([' ', '{', '-', '[', ',']).next();
-    }
-    let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
-    // A list may stand in the column of its key.
-    let own = indent(last).saturating_sub(usize::from(last.trim_start().starts_with('-')) * 2);
-    let of_list = last.trim_start().starts_with('-');
-    let parent = above.iter().rev().find(|line| {
-        let is_less = indent(line) < own || (of_list && indent(line) == own);
-        !line.trim().is_empty() && is_less
-    })?;
-    parent.trim_start_matches([' ', '-']).split(':').next()
-}
-
 /// The first such line, from 1.
 fn indented_by_a_tab(text: &str) -> Option<u64> {
     let blank = |line: &str| line.len() - line.trim_start().len();
@@ -247,14 +188,4 @@ fn indented_by_a_tab(text: &str) -> Option<u64> {
 
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// The key that `wrong` is most likely a slip for, if any is near.
-fn nearest<'a>(wrong: &str, keys: &[&'a str]) -> Option<&'a str> {
-    let wrong = wrong.to_lowercase().replace('_', "-");
-    keys.iter()
-        .map(|key| (strsim::osa_distance(&wrong, key), *key))
-        .filter(|(distance, key)| *distance <= key.len().div_ceil(3))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, key)| key)
 }

@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+mod hints;
 mod validate;
 
 use std::{
