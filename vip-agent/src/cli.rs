@@ -11,7 +11,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cleanup,
-    config::{self, Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, InterfaceConfig, one_line},
+    config::{
+        self, Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, InterfaceConfig,
+        one_line,
+    },
     driver, status,
 };
 
