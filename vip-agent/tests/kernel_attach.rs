@@ -12,7 +12,7 @@ use std::{
 use aya::{
     EbpfLoader,
     maps::{Map, MapData, PerCpuArray, PerCpuValues},
-    programs::{Xdp, XdpMode, links::PinnedLink},
+    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode, links::PinnedLink},
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -21,9 +21,19 @@ use nix::{
 use vip_agent::dataplane::{
     Amiss, Attached, Dataplane, DataplaneError, DataplaneMode, GateSpec, Leftovers, object,
 };
-use vip_common::abi::{Counters, Gate, names};
+use vip_common::{
+    abi::{Counters, Gate, names},
+    cases,
+};
 
 const INTERFACE: &str = "va";
+const MAPS: [&str; 5] = [
+    names::LEASE,
+    names::GATES,
+    names::COUNTERS,
+    names::MEMBERS,
+    names::EVENTS,
+];
 
 /// A child that one test starts holds, until it has become `ip`, whatever another test has open: a
 /// lock, a file on a bpffs that is to be unmounted.
@@ -381,4 +391,80 @@ fn counters_start_at_zero_for_a_vip_that_gets_a_row_that_was_in_use() {
         );
         dataplane.close().expect("all of it can go");
     });
+}
+
+/// A program that is interrupted between finding a gate and reading it must not read another shared
+/// IP's: a follower would answer.
+#[test]
+fn a_gate_is_never_seen_as_another_ones() {
+    const RUNS: u32 = 30_000_000;
+    const LOOPBACK: u32 = 1;
+    staged(|bpf_dir, _| {
+        let mut dataplane = open(bpf_dir);
+        let (closed, opened) = ([10, 0, 0, 100].into(), [10, 0, 0, 101].into());
+        let gate = |deadline_ns, epoch, owner| GateSpec {
+            deadline_ns,
+            epoch,
+            ifindex: LOOPBACK,
+            mac: cases::OUR_MAC,
+            owner_mac: owner,
+        };
+        dataplane.set_lease_deadline_ns(u64::MAX);
+        let mut put = |epoch: u64| {
+            let owner = if epoch % 2 == 0 {
+                cases::OWNER_MAC
+            } else {
+                cases::MEMBER_MAC
+            };
+            for (vip, deadline_ns) in [(closed, 0), (opened, u64::MAX)] {
+                dataplane
+                    .put_gate(vip, gate(deadline_ns, epoch, owner))
+                    .expect("there is room");
+            }
+        };
+        put(0);
+        let running = runs_of_a_request(bpf_dir, RUNS);
+        let mut epoch = 0;
+        while !running.is_finished() {
+            epoch += 1;
+            put(epoch);
+        }
+        running.join().expect("the kernel runs it");
+        assert!(epoch > 100, "hardly any change was made meanwhile: {epoch}");
+        let counted = [closed, opened].map(|vip| dataplane.counters(vip).expect("it has a row"));
+        assert_eq!(counted[0].stale, u64::from(RUNS), "{counted:?}");
+        assert_eq!(counted[1], Counters::default());
+        dataplane.close().expect("all of it can go");
+    });
+}
+
+/// Runs the ingress program on a request for 10.0.0.100, in a thread, with the pinned maps.
+fn runs_of_a_request(bpf_dir: &Path, runs: u32) -> thread::JoinHandle<()> {
+    let mut loader = EbpfLoader::new();
+    for name in MAPS {
+        loader.map_pin_path(name, bpf_dir.join(name));
+    }
+    let mut programs = loader
+        .load(object().expect("`staged` asked"))
+        .expect("the maps fit");
+    let request = cases::arp_frame(
+        cases::BROADCAST,
+        1,
+        (cases::CLIENT_MAC, cases::CLIENT),
+        ([0; 6], [10, 0, 0, 100]),
+    );
+    thread::spawn(move || {
+        let program: &mut Xdp = programs
+            .program_mut(names::XDP)
+            .expect("it is there")
+            .try_into()
+            .expect("it is XDP");
+        program.load().expect("it loads");
+        let options = TestRunOptions {
+            data_in: Some(&request),
+            repeat: runs,
+            ..TestRunOptions::default()
+        };
+        program.test_run(options).expect("the kernel runs it");
+    })
 }

@@ -16,6 +16,9 @@ pub const MAX_MEMBER_MACS: u32 = 4096;
 /// The size of the ring buffer of events, in bytes: a power of two, in whole pages.
 pub const EVENTS_BYTES: u32 = 64 * 1024;
 
+/// The words of eight bytes that a [`Gate`] is made of.
+pub const GATE_WORDS: usize = 5;
+
 /// The time between two events of one shared IP on one CPU.
 pub const EVENT_INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -37,9 +40,11 @@ pub mod names {
     pub const EGRESS: &str = "vip_egress";
     /// TC, on the ingress of guarded interfaces.
     pub const GUARD: &str = "vip_guard";
-    /// Socket filter that stores the kernel's boot clock in the packet's mark: run by the agent
-    /// once, never attached.
+    /// Writes the kernel's boot clock into its input: run by the agent once, never attached.
     pub const CLOCK: &str = "vip_clock";
+    /// Changes a gate in place: run by the agent, never attached. Its input is a
+    /// [`VipKey`](super::VipKey) and the [`Gate`](super::Gate) that it is to have.
+    pub const PUT_GATE: &str = "vip_put_gate";
 }
 
 /// A shared IP. IPv4 is mapped into IPv6 (RFC 4291 §2.5.5.2).
@@ -59,6 +64,13 @@ pub struct Lease {
 }
 
 /// One shared IP's gate. Open while now is before both [`Lease::deadline_ns`] and its own deadline.
+///
+/// It is made of aligned words of eight bytes. A gate that stands is changed in place, word by word,
+/// and a program reads it word by word: it sees each word as it was before or as it is after, never
+/// a part of it, but may see old words beside new ones. One that shuts has its deadline stored
+/// first, one that opens last. It is put into the map shut, and shut before it is taken out: the
+/// kernel gives the memory of an element that was taken out or *replaced* to the next one at once,
+/// while a program may still be reading it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gate {
@@ -72,10 +84,12 @@ pub struct Gate {
     pub slot: u32,
     /// Our MAC on that interface.
     pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
     /// The owner's MAC, as etcd has it; zero while unknown.
     pub owner_mac: [u8; 6],
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved_too: [u8; 2],
 }
 
 /// What became of one shared IP's frames.
@@ -137,7 +151,7 @@ pub struct Event {
 const _: () = {
     assert!(size_of::<VipKey>() == 16);
     assert!(size_of::<Lease>() == 8 && align_of::<Lease>() == 8);
-    assert!(size_of::<Gate>() == 40);
+    assert!(size_of::<Gate>() == 8 * GATE_WORDS && align_of::<Gate>() == 8);
     assert!(size_of::<Counters>() == 88);
     assert!(size_of::<MemberMac>() == 8);
     assert!(size_of::<Event>() == 40);
@@ -185,6 +199,20 @@ impl From<[u8; 6]> for MemberMac {
 }
 
 impl Gate {
+    /// The gate as it lies in memory.
+    #[inline(always)]
+    pub fn to_words(self) -> [u64; GATE_WORDS] {
+        // SAFETY: `repr(C)` of that size, of integers and bytes alone and without padding.
+        unsafe { core::mem::transmute(self) }
+    }
+
+    /// The gate that lies in memory so.
+    #[inline(always)]
+    pub fn from_words(words: [u64; GATE_WORDS]) -> Self {
+        // SAFETY: as above; any bytes are a gate.
+        unsafe { core::mem::transmute(words) }
+    }
+
     /// Whether it lets frames through at `now_ns`.
     #[inline(always)]
     pub fn is_open(&self, lease_deadline_ns: u64, now_ns: u64) -> bool {

@@ -111,7 +111,7 @@ impl Stage {
             slot: SLOT,
             mac: OUR_MAC,
             owner_mac,
-            reserved: [0; 4],
+            ..Gate::default()
         }
     }
 

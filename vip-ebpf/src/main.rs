@@ -19,10 +19,11 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::info;
-use maps::{Maps, boot_now_ns, count, is_logging, tell};
+use maps::{Maps, boot_now_ns, count, is_logging, put_gate, tell};
 use packet::Frame;
 use vip_common::{
-    abi::{Counters, Event},
+    abi::{Counters, Event, GATE_WORDS, VipKey},
+    reader::{Reader as _, Writer as _},
     reply,
     verdict::{self, Dropped, Passed, Verdict},
 };
@@ -112,11 +113,33 @@ pub fn vip_guard(context: TcContext) -> i32 {
 /// through `BPF_PROG_TEST_RUN`, to compare clocks; never attached.
 #[xdp]
 pub fn vip_clock(context: XdpContext) -> u32 {
-    use vip_common::reader::Writer as _;
     match Frame::of_xdp(&context).write(0, boot_now_ns().to_ne_bytes()) {
         Some(()) => xdp_action::XDP_PASS,
         None => xdp_action::XDP_ABORTED,
     }
+}
+
+/// Changes a gate in place: run by the agent through `BPF_PROG_TEST_RUN`, whose input is a
+/// `VipKey` and a `Gate`; never attached. A map update from user space would replace the element, and a
+/// program that had found it could read another shared IP's gate in its place.
+#[xdp]
+pub fn vip_put_gate(context: XdpContext) -> u32 {
+    match put_gate_of(&Frame::of_xdp(&context)) {
+        Some(()) => xdp_action::XDP_PASS,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn put_gate_of(input: &Frame) -> Option<()> {
+    let vip = VipKey {
+        addr: input.read(0)?,
+    };
+    let mut words = [0; GATE_WORDS];
+    for (at, word) in words.iter_mut().enumerate() {
+        *word = u64::from_ne_bytes(input.read(size_of::<VipKey>() + at * size_of::<u64>())?);
+    }
+    put_gate(&vip, words)
 }
 
 /// The surroundings of a packet that is of no VLAN. The stack takes a tag off the frame and keeps

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use vip_common::{
     abi::{
-        ABI_VERSION, Counters, EVENT_INTERVAL_NS, EVENTS_BYTES, Event, Gate, Lease,
+        ABI_VERSION, Counters, EVENT_INTERVAL_NS, EVENTS_BYTES, Event, GATE_WORDS, Gate, Lease,
         MAX_MEMBER_MACS, MAX_VIPS, MemberMac, VipKey,
     },
     frame::Mac,
@@ -47,9 +47,14 @@ pub struct Maps {
 impl Surroundings for Maps {
     #[inline(always)]
     fn gate(&self, vip: &VipKey) -> Option<Gate> {
-        // SAFETY: the value is copied out at once. User space replaces whole values, and the kernel
-        // frees a replaced one only after this program has run to its end (RCU).
-        unsafe { GATES.get(vip) }.copied()
+        let gate = GATES.get_ptr(vip)?.cast::<u64>();
+        let mut words = [0; GATE_WORDS];
+        for (at, word) in words.iter_mut().enumerate() {
+            // SAFETY: a `Gate` is so many aligned words, and elements stay mapped while a program
+            // runs. Each is read once and whole, for `put_gate` may be changing it.
+            *word = unsafe { gate.add(at).read_volatile() };
+        }
+        Some(Gate::from_words(words))
     }
 
     #[inline(always)]
@@ -76,6 +81,26 @@ impl Surroundings for Maps {
     fn ifindex(&self) -> u32 {
         self.ifindex
     }
+}
+
+/// Changes a gate that stands, in place; `None` if there is none.
+#[inline(always)]
+pub fn put_gate(vip: &VipKey, words: [u64; GATE_WORDS]) -> Option<()> {
+    let gate = GATES.get_ptr_mut(vip)?.cast::<u64>();
+    let [deadline_ns, rest @ ..] = words;
+    // SAFETY: as in `gate`; the agent, which alone runs this, runs one at a time.
+    let standing_ns = unsafe { gate.read_volatile() };
+    if deadline_ns < standing_ns {
+        // SAFETY: as above.
+        unsafe { gate.write_volatile(deadline_ns) };
+    }
+    for (at, word) in rest.into_iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { gate.add(1 + at).write_volatile(word) };
+    }
+    // SAFETY: as above.
+    unsafe { gate.write_volatile(deadline_ns) };
+    Some(())
 }
 
 /// `CLOCK_BOOTTIME`, which goes on while the machine sleeps.

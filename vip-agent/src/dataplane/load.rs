@@ -7,7 +7,7 @@ use aya::{
     maps::MapError,
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
-use vip_common::abi::names;
+use vip_common::abi::{Gate, VipKey, names};
 
 use super::{error::DataplaneError, pins::Pins};
 use crate::clock::boot_now;
@@ -24,6 +24,9 @@ const OBJECT: Option<&[u8]> = None;
 pub fn object() -> Option<&'static [u8]> {
     OBJECT
 }
+
+/// `enum xdp_action` of `linux/bpf.h`.
+const XDP_PASS: u32 = 2;
 
 /// Boot clocks that differ by more are not one clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(10);
@@ -47,7 +50,7 @@ pub(super) fn load(pins: &Pins, logging: bool) -> Result<Ebpf, DataplaneError> {
     if logging {
         forward_log(&mut programs);
     }
-    for name in [names::XDP, names::CLOCK] {
+    for name in [names::XDP, names::CLOCK, names::PUT_GATE] {
         xdp(&mut programs, name)?.load().map_err(refused)?;
     }
     for name in [names::EGRESS, names::GUARD] {
@@ -79,6 +82,24 @@ pub(super) fn compare_clocks(programs: &mut Ebpf) -> Result<(), DataplaneError> 
         Err(DataplaneError::Clock(apart))
     } else {
         Ok(())
+    }
+}
+
+/// Has the kernel change a gate that stands, in place.
+pub(super) fn put_gate(programs: &mut Ebpf, vip: VipKey, gate: Gate) -> Result<(), DataplaneError> {
+    let words = gate.to_words().map(u64::to_ne_bytes);
+    let input = [vip.addr.as_slice(), words.as_flattened()].concat();
+    let options = TestRunOptions {
+        data_in: Some(&input),
+        ..TestRunOptions::default()
+    };
+    let ran = xdp(programs, names::PUT_GATE)?
+        .test_run(options)
+        .map_err(refused)?;
+    if ran.return_value == XDP_PASS {
+        Ok(())
+    } else {
+        Err(DataplaneError::map(names::GATES, MapError::KeyNotFound))
     }
 }
 

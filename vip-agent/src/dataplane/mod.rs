@@ -166,7 +166,7 @@ impl Dataplane {
             .map_err(|error| DataplaneError::map(names::GATES, error))
     }
 
-    /// Stores a gate whole: the programs see the old one or the new one, never a mixture.
+    /// Changes a gate, if it is not so already. What the programs see meanwhile: [`Gate`].
     pub fn put_gate(&mut self, ip: IpAddr, gate: GateSpec) -> Result<(), DataplaneError> {
         let slot = self.slot(ip)?;
         let GateSpec {
@@ -183,20 +183,23 @@ impl Dataplane {
             slot,
             mac,
             owner_mac,
-            reserved: [0; 4],
+            ..Gate::default()
         };
-        self.gates
-            .insert(VipKey::from(ip), gate, 0)
-            .map_err(|error| DataplaneError::map(names::GATES, error))
+        self.store_gate(VipKey::from(ip), gate)
     }
 
     /// Forgets a shared IP: its frames are nobody's business any more.
     pub fn remove_gate(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
-        self.slots.remove(&ip);
-        match self.gates.remove(&VipKey::from(ip)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(DataplaneError::map(names::GATES, error)),
+        let failed = |error| DataplaneError::map(names::GATES, error);
+        let vip = VipKey::from(ip);
+        match self.gates.get(&vip, 0) {
+            Ok(gate) => self.store_gate(vip, shut(gate))?,
+            Err(MapError::KeyNotFound) => return Ok(()),
+            Err(error) => return Err(failed(error)),
         }
+        self.gates.remove(&vip).map_err(failed)?;
+        self.slots.remove(&ip);
+        Ok(())
     }
 
     /// Moves the deadline of all gates, by one aligned store.
@@ -257,6 +260,19 @@ impl Dataplane {
         pins.remove_rest()
     }
 
+    fn store_gate(&mut self, vip: VipKey, gate: Gate) -> Result<(), DataplaneError> {
+        let failed = |error| DataplaneError::map(names::GATES, error);
+        match self.gates.get(&vip, 0) {
+            Ok(standing) if standing == gate => return Ok(()),
+            Ok(_) => {}
+            Err(MapError::KeyNotFound) => {
+                self.gates.insert(vip, shut(gate), 0).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        load::put_gate(&mut self.programs, vip, gate)
+    }
+
     /// The row of `ip` in the counters; a free one, set to zero, for one that has none.
     fn slot(&mut self, ip: IpAddr) -> Result<u32, DataplaneError> {
         if let Some(slot) = self.slots.get(&ip) {
@@ -272,5 +288,12 @@ impl Dataplane {
         self.counters.set(slot, zero, 0).map_err(failed)?;
         self.slots.insert(ip, slot);
         Ok(slot)
+    }
+}
+
+fn shut(gate: Gate) -> Gate {
+    Gate {
+        deadline_ns: 0,
+        ..gate
     }
 }
