@@ -77,7 +77,7 @@ pub async fn clean_up_pins(bpf_dir: &Path, mut vips: Vec<IpAddr>) -> anyhow::Res
     let mut cleaned = Cleaned::default();
     let pins = dataplane::Leftovers::find(bpf_dir)?;
     if let Some(pins) = &pins {
-        pins.shut()?;
+        pins.shut();
         vips.extend(pins.vips());
         cleaned.gates = Some(pins.vips().to_vec());
     }

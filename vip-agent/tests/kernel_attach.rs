@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    path::Path,
+    net::IpAddr,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, PoisonError},
     thread,
@@ -11,29 +12,27 @@ use std::{
 
 use aya::{
     EbpfLoader,
-    maps::{Map, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     programs::{TestRun as _, TestRunOptions, Xdp, XdpMode, links::PinnedLink},
 };
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::resource::{Resource, getrlimit, setrlimit},
 };
 use vip_agent::dataplane::{
     Amiss, Attached, Dataplane, DataplaneError, DataplaneMode, GateSpec, Leftovers, object,
 };
 use vip_common::{
-    abi::{Counters, Gate, names},
+    abi::{ABI_VERSION, Counters, Gate, VipKey, names},
     cases,
 };
 
 const INTERFACE: &str = "va";
-const MAPS: [&str; 5] = [
-    names::LEASE,
-    names::GATES,
-    names::COUNTERS,
-    names::MEMBERS,
-    names::EVENTS,
-];
+/// A version before ours.
+const OLDER: u32 = 0;
+/// `BPF_F_MMAPABLE` of `linux/bpf.h`.
+const MMAPABLE: u32 = 1 << 10;
 
 /// A child that one test starts holds, until it has become `ip`, whatever another test has open: a
 /// lock, a file on a bpffs that is to be unmounted.
@@ -106,6 +105,84 @@ fn clean_up(bpf_dir: &Path) {
     let left = Leftovers::find(bpf_dir).expect("nobody is there");
     let left = left.expect("something is");
     left.take_away().expect("root may");
+}
+
+fn maps_of(bpf_dir: &Path, version: u32) -> PathBuf {
+    bpf_dir.join(format!("abi-v{version}"))
+}
+
+fn open_maps(maps: &Path) -> HashMap<MapData, VipKey, Gate> {
+    let pinned = MapData::from_pin(maps.join(names::GATES)).expect("it is pinned");
+    Map::HashMap(pinned).try_into().expect("gates")
+}
+
+/// All that lies below a directory.
+fn listing(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(directory).expect("it can be read");
+    for path in entries.map(|entry| entry.expect("it can be read").path()) {
+        found.push(path.clone());
+        if path.is_dir() {
+            found.extend(listing(&path));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What an agent of an older version left: maps that hold what all versions' do and no more, and
+/// programs that are attached.
+struct Older {
+    lease: Array<MapData, u64>,
+    gates: HashMap<MapData, VipKey, [u8; 24]>,
+}
+
+impl Older {
+    fn make(bpf_dir: &Path, ifindex: u32, gates: &[(IpAddr, u64)]) -> Self {
+        let mut before = open(bpf_dir);
+        before
+            .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+            .expect("it attaches");
+        drop(before);
+        let ours = maps_of(bpf_dir, ABI_VERSION);
+        for name in names::MAPS {
+            fs::remove_file(ours.join(name)).expect("it is pinned");
+        }
+        let maps = maps_of(bpf_dir, OLDER);
+        fs::rename(ours, &maps).expect("a bpffs renames");
+        let lease = Array::<_, u64>::create(1, MMAPABLE).expect("root may");
+        lease.pin(maps.join(names::LEASE)).expect("it is free");
+        let values = HashMap::<_, VipKey, [u8; 24]>::create(8, 0).expect("root may");
+        values.pin(maps.join(names::GATES)).expect("it is free");
+        let pinned = |name| MapData::from_pin(maps.join(name)).expect("it is pinned");
+        let mut older = Self {
+            lease: Map::Array(pinned(names::LEASE))
+                .try_into()
+                .expect("an array"),
+            gates: Map::HashMap(pinned(names::GATES))
+                .try_into()
+                .expect("a hash map"),
+        };
+        for (vip, deadline_ns) in gates {
+            older.put(*vip, *deadline_ns, ifindex);
+        }
+        older
+    }
+
+    fn put(&mut self, vip: IpAddr, deadline_ns: u64, ifindex: u32) {
+        let mut gate = [0xee; 24];
+        gate[..8].copy_from_slice(&deadline_ns.to_ne_bytes());
+        gate[8..16].copy_from_slice(&7_u64.to_ne_bytes());
+        gate[16..20].copy_from_slice(&ifindex.to_ne_bytes());
+        self.gates
+            .insert(VipKey::from(vip), gate, 0)
+            .expect("there is room");
+    }
+
+    fn deadline_ns(&self, vip: IpAddr) -> Option<u64> {
+        let gate = self.gates.get(&VipKey::from(vip), 0).ok()?;
+        gate.first_chunk().copied().map(u64::from_ne_bytes)
+    }
 }
 
 fn open(bpf_dir: &Path) -> Dataplane {
@@ -305,6 +382,7 @@ fn an_interface_is_known_by_its_index_when_it_is_called_something_else() {
 fn two_agents_do_not_share_pins_and_cleanup_waits_for_the_living() {
     staged(|bpf_dir, _| {
         let first = open(bpf_dir);
+        let before = listing(bpf_dir);
         let refused = Dataplane::open(bpf_dir, false).map(|_| ());
         assert!(
             matches!(refused, Err(DataplaneError::Busy { .. })),
@@ -315,6 +393,7 @@ fn two_agents_do_not_share_pins_and_cleanup_waits_for_the_living() {
             matches!(refused, Err(DataplaneError::Busy { .. })),
             "{refused:?}"
         );
+        assert_eq!(listing(bpf_dir), before);
         drop(first);
         clean_up(bpf_dir);
         assert!(!bpf_dir.exists());
@@ -322,21 +401,195 @@ fn two_agents_do_not_share_pins_and_cleanup_waits_for_the_living() {
 }
 
 #[test]
-fn maps_of_another_abi_are_refused_and_left_alone() {
+fn maps_of_a_newer_abi_are_refused_and_left_alone() {
     staged(|bpf_dir, _| {
         drop(open(bpf_dir));
-        fs::remove_dir(bpf_dir.join("abi-v1")).expect("it is ours");
-        fs::create_dir(bpf_dir.join("abi-v999")).expect("a bpffs takes directories");
+        fs::rename(maps_of(bpf_dir, ABI_VERSION), maps_of(bpf_dir, 999)).expect("a bpffs renames");
+        let before = listing(bpf_dir);
         let refused = Dataplane::open(bpf_dir, false)
             .map(|_| ())
             .expect_err("it is another's");
         let line = refused.to_string();
         assert!(
-            line.contains("(v999)") && line.contains("vip-agent cleanup"),
+            line.contains("ABI v999")
+                && line.contains(&format!("ABI v{ABI_VERSION}"))
+                && line.contains("vip-agent cleanup"),
             "{line}"
         );
-        assert!(bpf_dir.join(names::GATES).exists());
+        assert_eq!(listing(bpf_dir), before);
         clean_up(bpf_dir);
+    });
+}
+
+#[test]
+fn older_maps_that_do_not_keep_to_the_contract_are_refused_and_left_alone() {
+    staged(|bpf_dir, _| {
+        let older = maps_of(bpf_dir, OLDER);
+        fs::create_dir_all(&older).expect("a bpffs takes directories");
+        let lease = Array::<_, u64>::create(1, MMAPABLE).expect("root may");
+        lease.pin(older.join(names::LEASE)).expect("it is free");
+        let gates = HashMap::<_, [u8; 4], [u8; 24]>::create(8, 0).expect("root may");
+        gates.pin(older.join(names::GATES)).expect("it is free");
+        let before = listing(bpf_dir);
+        let refused = Dataplane::open(bpf_dir, false)
+            .map(|_| ())
+            .expect_err("the keys are no addresses");
+        let line = refused.to_string();
+        assert!(line.contains("ABI v0") && line.contains("GATES"), "{line}");
+        assert_eq!(listing(bpf_dir), before);
+        clean_up(bpf_dir);
+        assert!(!bpf_dir.exists());
+    });
+}
+
+/// The older maps hold no more than all versions' do.
+#[test]
+fn an_older_version_is_taken_over_from_in_place() {
+    staged(|bpf_dir, ifindex| {
+        let [opened, shut, lost] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
+        let gates = [(opened, u64::MAX), (shut, 0), (lost, u64::MAX)];
+        let mut older = Older::make(bpf_dir, ifindex, &gates);
+        older.lease.set(0, 12345, 0).expect("entry 0 is there");
+        let pins = [
+            format!("{INTERFACE}-{ifindex}-xdp-native"),
+            format!("{INTERFACE}-{ifindex}-egress"),
+        ];
+        let before = pins.each_ref().map(|pin| link_id(bpf_dir, pin));
+
+        let mut dataplane = open(bpf_dir);
+        assert_eq!(dataplane.lease_deadline_ns(), 12345);
+        let mut copied: Vec<_> = dataplane
+            .gates()
+            .expect("they can be read")
+            .into_iter()
+            .map(|(vip, gate)| (vip, gate.deadline_ns, gate.epoch, gate.ifindex))
+            .collect();
+        copied.sort_unstable();
+        let expected = gates.map(|(vip, deadline_ns)| (vip, deadline_ns, 7, ifindex));
+        assert_eq!(copied, expected);
+
+        // Until the programs are swapped, the old ones must shut with the new ones.
+        dataplane.set_lease_deadline_ns(23456);
+        assert_eq!(older.lease.get(&0, 0).expect("entry 0 is there"), 23456);
+        let closed = GateSpec {
+            deadline_ns: 0,
+            epoch: 8,
+            ifindex,
+            mac: cases::OUR_MAC,
+            owner_mac: cases::OWNER_MAC,
+        };
+        dataplane.put_gate(lost, closed).expect("there is room");
+        assert_eq!(older.deadline_ns(lost), Some(0));
+        assert_eq!(older.deadline_ns(opened), Some(u64::MAX));
+        dataplane.remove_gate(opened).expect("it is there");
+        assert_eq!(older.deadline_ns(opened), Some(0));
+
+        dataplane
+            .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+            .expect("it adopts");
+        assert!(maps_of(bpf_dir, OLDER).exists());
+        dataplane.drop_unused_links().expect("nothing is unused");
+        assert!(!maps_of(bpf_dir, OLDER).exists());
+        let after = pins.each_ref().map(|pin| link_id(bpf_dir, pin));
+        for ((link, program), (adopted_link, swapped_program)) in before.iter().zip(&after) {
+            assert_eq!(link, adopted_link, "the link is the same one");
+            assert_ne!(program, swapped_program, "with another program in it");
+        }
+        dataplane.close().expect("all of it can go");
+        assert!(!bpf_dir.exists());
+    });
+}
+
+#[test]
+fn a_take_over_that_died_on_the_way_is_gone_on_with_and_opens_nothing() {
+    staged(|bpf_dir, ifindex| {
+        let [open_in_both, shut_in_old, shut_in_new] =
+            [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
+        let gates = [
+            (open_in_both, u64::MAX),
+            (shut_in_old, u64::MAX),
+            (shut_in_new, u64::MAX),
+        ];
+        let mut older = Older::make(bpf_dir, ifindex, &gates);
+        older.lease.set(0, 1000, 0).expect("entry 0 is there");
+        drop(open(bpf_dir));
+        let mut newer = open_maps(&maps_of(bpf_dir, ABI_VERSION));
+        let key = VipKey::from(shut_in_new);
+        let gate = newer.get(&key, 0).expect("it was copied");
+        let gate = Gate {
+            deadline_ns: 0,
+            ..gate
+        };
+        newer.insert(key, gate, 0).expect("it is there");
+        older.put(shut_in_old, 0, ifindex);
+        older.lease.set(0, 900, 0).expect("entry 0 is there");
+
+        let dataplane = open(bpf_dir);
+        assert_eq!(dataplane.lease_deadline_ns(), 900, "the earlier of the two");
+        for (vip, gate) in dataplane.gates().expect("they can be read") {
+            let is_open = gate.deadline_ns > 0;
+            assert_eq!(is_open, vip == open_in_both, "{vip}");
+            assert_eq!(older.deadline_ns(vip), Some(gate.deadline_ns), "{vip}");
+        }
+        dataplane.close().expect("all of it can go");
+        assert!(!bpf_dir.exists());
+    });
+}
+
+/// Descriptors run out at one step of the start after the other.
+#[test]
+fn a_start_that_fails_leaves_all_as_it_was() {
+    staged(|bpf_dir, ifindex| {
+        // What the library finds out about the kernel it finds out once: not in want of descriptors.
+        open(bpf_dir).close().expect("all of it can go");
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it can be asked");
+        let in_use = fs::read_dir("/proc/self/fd").expect("/proc").count() as u64;
+        let opened_with = |bpf_dir: &Path, spare: u64| {
+            let limit = in_use - 1 + spare;
+            setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("less is allowed");
+            let opened = Dataplane::open(bpf_dir, false);
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("it was so before");
+            opened
+        };
+        let mount = bpf_dir.parent().expect("a bpffs").to_owned();
+        let before = listing(&mount);
+        let nested = bpf_dir.join("of").join("one");
+        let mut failures = 0;
+        let first = loop {
+            match opened_with(&nested, failures) {
+                Ok(dataplane) => break dataplane,
+                Err(error) => assert_eq!(listing(&mount), before, "{error}"),
+            }
+            failures += 1;
+        };
+        assert!(failures >= 10, "only {failures} steps were made to fail");
+        first.close().expect("all of it can go");
+
+        Older::make(bpf_dir, ifindex, &[([10, 0, 0, 1].into(), u64::MAX)]);
+        let before = listing(&mount);
+        for spare in 0..failures {
+            let refused = opened_with(bpf_dir, spare).map(|_| ());
+            assert!(refused.is_err(), "{spare}");
+            assert_eq!(listing(&mount), before, "{spare}: {refused:?}");
+        }
+        clean_up(bpf_dir);
+    });
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_maps_that_stood_there() {
+    staged(|bpf_dir, _| {
+        let maps = maps_of(bpf_dir, ABI_VERSION);
+        fs::create_dir_all(&maps).expect("a bpffs takes directories");
+        let gates = HashMap::<_, u32, u32>::create(8, 0).expect("root may");
+        gates.pin(maps.join(names::GATES)).expect("it is free");
+        let before = listing(bpf_dir);
+        let refused = Dataplane::open(bpf_dir, false).map(|_| ());
+        assert!(
+            matches!(refused, Err(DataplaneError::Load(_))),
+            "{refused:?}"
+        );
+        assert_eq!(listing(bpf_dir), before);
     });
 }
 
@@ -366,7 +619,8 @@ fn counters_start_at_zero_for_a_vip_that_gets_a_row_that_was_in_use() {
         let [old, new] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
         dataplane.put_gate(old, gate).expect("there is room");
         let pinned = Map::PerCpuArray(
-            MapData::from_pin(bpf_dir.join(names::COUNTERS)).expect("it is pinned"),
+            MapData::from_pin(maps_of(bpf_dir, ABI_VERSION).join(names::COUNTERS))
+                .expect("it is pinned"),
         );
         let mut counters: PerCpuArray<_, Counters> = pinned.try_into().expect("a per-CPU array");
         let cpus = counters.get(&0, 0).expect("row 0 is there").len();
@@ -411,7 +665,7 @@ fn a_gate_is_never_seen_as_another_ones() {
         };
         dataplane.set_lease_deadline_ns(u64::MAX);
         let mut put = |epoch: u64| {
-            let owner = if epoch % 2 == 0 {
+            let owner = if epoch.is_multiple_of(2) {
                 cases::OWNER_MAC
             } else {
                 cases::MEMBER_MAC
@@ -441,8 +695,8 @@ fn a_gate_is_never_seen_as_another_ones() {
 /// Runs the ingress program on a request for 10.0.0.100, in a thread, with the pinned maps.
 fn runs_of_a_request(bpf_dir: &Path, runs: u32) -> thread::JoinHandle<()> {
     let mut loader = EbpfLoader::new();
-    for name in MAPS {
-        loader.map_pin_path(name, bpf_dir.join(name));
+    for name in names::MAPS {
+        loader.map_pin_path(name, maps_of(bpf_dir, ABI_VERSION).join(name));
     }
     let mut programs = loader
         .load(object().expect("`staged` asked"))

@@ -3,8 +3,17 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Changes with every change of a type or map in this module. A running agent's maps are adopted
-/// only by one of the same version.
+/// Changes with every change of a type or map in this module, and names the directory in which the
+/// maps are pinned, `abi-v1`. A process adopts the maps of its own version, and takes over from those
+/// of an older one.
+///
+/// For that all versions keep to this:
+/// - [`names::LEASE`] is an array whose entry 0 begins with the deadline (`CLOCK_BOOTTIME`, one u64),
+///   and can be mapped into user space;
+/// - [`names::GATES`] is a hash map; its keys are [`VipKey`]s, its values are of 24 to 64 bytes, by
+///   eights, and begin as a [`Gate`] does: `deadline_ns`, `epoch`, `ifindex`;
+/// - the links are pinned beside that directory, in `links`, under the same names, and their programs
+///   are of the same types.
 pub const ABI_VERSION: u32 = 1;
 
 /// Shared IPs that one machine can have.
@@ -34,6 +43,8 @@ pub mod names {
     pub const MEMBERS: &str = "MEMBERS";
     /// Ring buffer of [`Event`](super::Event).
     pub const EVENTS: &str = "EVENTS";
+    /// All of them.
+    pub const MAPS: [&str; 5] = [LEASE, GATES, COUNTERS, MEMBERS, EVENTS];
     /// XDP, on the ingress of an interface that carries shared IPs.
     pub const XDP: &str = "vip_xdp";
     /// TC, on the egress of such an interface and of guarded ones.

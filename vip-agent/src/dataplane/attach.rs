@@ -126,7 +126,8 @@ impl Dataplane {
         }
     }
 
-    /// Detaches what an earlier process attached and this one has no use for.
+    /// Detaches what an earlier process attached and this one has no use for. After that no program
+    /// goes by the maps of an older version, and these go too.
     pub fn drop_unused_links(&mut self) -> Result<(), DataplaneError> {
         for name in self.pins.link_names()? {
             if !self.links.contains_key(&name) {
@@ -134,7 +135,7 @@ impl Dataplane {
                 self.pins.remove_link(&name)?;
             }
         }
-        Ok(())
+        self.leave_others()
     }
 
     fn adopt_xdp(

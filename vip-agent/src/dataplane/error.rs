@@ -31,18 +31,21 @@ pub enum DataplaneError {
         /// The directory.
         path: PathBuf,
     },
-    /// The maps are another version's.
+    /// The maps are of a version that we can't take over from.
     #[error(
-        "bpf-dir {}: its maps are of another version ({found}) than this vip-agent's (v{ours}); stop \
-         the other agent with SIGTERM, or take them away with `vip-agent cleanup`", path.display()
+        "bpf-dir {}: its maps are of ABI v{found}, and this vip-agent (ABI v{ours}) {why}; stop the agent \
+         that made them with SIGTERM, or run the `vip-agent cleanup` of its version; until then their \
+         gates shut at the lease's deadline by themselves", path.display()
     )]
     OtherAbi {
         /// The directory.
         path: PathBuf,
         /// What stands there.
-        found: String,
+        found: u32,
         /// What we have.
         ours: u32,
+        /// Why we can't.
+        why: String,
     },
     /// The kernel does not let us.
     #[error(

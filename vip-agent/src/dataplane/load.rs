@@ -35,13 +35,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(10);
 pub(super) fn load(pins: &Pins, logging: bool) -> Result<Ebpf, DataplaneError> {
     let object = object().ok_or(DataplaneError::NotBuilt)?;
     let mut loader = EbpfLoader::new();
-    for name in [
-        names::LEASE,
-        names::GATES,
-        names::COUNTERS,
-        names::MEMBERS,
-        names::EVENTS,
-    ] {
+    for name in names::MAPS {
         loader.map_pin_path(name, pins.map(name));
     }
     let flag = u8::from(logging);

@@ -3,8 +3,7 @@
 //! Everything is pinned under one directory of a bpffs, so that it stands when the process is gone:
 //!
 //! ```text
-//!   <bpf-dir>/abi-v1/                      which version of the maps these are
-//!   <bpf-dir>/LEASE GATES COUNTERS MEMBERS EVENTS
+//!   <bpf-dir>/abi-v1/LEASE GATES COUNTERS MEMBERS EVENTS     the maps, by their version
 //!   <bpf-dir>/links/eth0-2-xdp-native      one pin per hook: interface, index, hook
 //!   <bpf-dir>/links/eth0-2-egress
 //! ```
@@ -14,6 +13,7 @@ mod error;
 mod events;
 mod lease;
 mod load;
+mod migrate;
 mod pins;
 mod upkeep;
 
@@ -113,13 +113,18 @@ pub struct Dataplane {
     slots: BTreeMap<IpAddr, u32>,
     /// By which the kernel knows the maps.
     map_ids: BTreeMap<&'static str, u32>,
+    /// What programs that are still attached go by, until they are swapped.
+    others: Vec<migrate::OtherMaps>,
 }
 
 impl Dataplane {
-    /// Loads the programs and adopts the maps that are pinned under `bpf_dir`, or makes them.
-    /// Nothing is attached yet. With `logging`, the programs' debugging output goes to the log.
+    /// Loads the programs and adopts the maps that are pinned under `bpf_dir`, or makes them, with
+    /// the gates of an older version that stands there. Nothing is attached yet. With `logging`,
+    /// the programs' debugging output goes to the log. What fails leaves all as it was.
     pub fn open(bpf_dir: &Path, logging: bool) -> Result<Self, DataplaneError> {
-        let pins = pins::Pins::open(bpf_dir)?;
+        let mut pins = pins::Pins::open(bpf_dir)?;
+        let others = migrate::others(&pins)?;
+        let is_fresh = pins.make_maps()?;
         let mut programs = load::load(&pins, logging)?;
         load::compare_clocks(&mut programs)?;
         let mut map_ids = BTreeMap::new();
@@ -148,12 +153,15 @@ impl Dataplane {
             events,
             slots: BTreeMap::new(),
             map_ids,
+            others,
         };
         let standing = dataplane.gates()?;
         dataplane.slots = standing
             .into_iter()
             .map(|(ip, gate)| (ip, gate.slot))
             .collect();
+        dataplane.take_over(is_fresh)?;
+        dataplane.pins.keep();
         Ok(dataplane)
     }
 
@@ -192,6 +200,9 @@ impl Dataplane {
     pub fn remove_gate(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
         let failed = |error| DataplaneError::map(names::GATES, error);
         let vip = VipKey::from(ip);
+        for maps in &mut self.others {
+            maps.shut(vip)?;
+        }
         match self.gates.get(&vip, 0) {
             Ok(gate) => self.store_gate(vip, shut(gate))?,
             Err(MapError::KeyNotFound) => return Ok(()),
@@ -205,6 +216,9 @@ impl Dataplane {
     /// Moves the deadline of all gates, by one aligned store.
     pub fn set_lease_deadline_ns(&mut self, deadline_ns: u64) {
         self.lease.store(deadline_ns);
+        for maps in &self.others {
+            maps.set_lease_deadline_ns(deadline_ns);
+        }
     }
 
     /// The deadline of all gates that stands in the kernel.
@@ -261,6 +275,11 @@ impl Dataplane {
     }
 
     fn store_gate(&mut self, vip: VipKey, gate: Gate) -> Result<(), DataplaneError> {
+        if gate.deadline_ns == 0 {
+            for maps in &mut self.others {
+                maps.shut(vip)?;
+            }
+        }
         let failed = |error| DataplaneError::map(names::GATES, error);
         match self.gates.get(&vip, 0) {
             Ok(standing) if standing == gate => return Ok(()),

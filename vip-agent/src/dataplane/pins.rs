@@ -1,6 +1,7 @@
 //! What is pinned, and where.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     net::IpAddr,
@@ -8,18 +9,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{Array, HashMap, Map, MapData};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use vip_common::abi::{ABI_VERSION, Gate, VipKey, names};
+use vip_common::abi::{ABI_VERSION, names};
 
-use super::error::DataplaneError;
+use super::{error::DataplaneError, migrate::OtherMaps};
+
+/// The directory of a version's maps, followed by its number.
+const MAPS_PREFIX: &str = "abi-v";
 
 /// What a dead agent left under its bpf-dir, locked against a start in the meantime.
 pub struct Leftovers {
     pins: Pins,
+    /// Those that can be read.
+    maps: Vec<OtherMaps>,
     vips: Vec<IpAddr>,
 }
 
@@ -32,13 +37,24 @@ impl Leftovers {
         require_bpffs(bpf_dir, bpf_dir)?;
         let pins = Pins {
             root: bpf_dir.to_owned(),
+            made: Made::default(),
             lock: lock(bpf_dir)?,
         };
-        let vips = pins.gates().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the gates could not be read; their addresses are not looked for");
-            Vec::new()
-        });
-        Ok(Some(Self { pins, vips }))
+        let (mut maps, mut vips) = (Vec::new(), BTreeSet::new());
+        for version in pins.versions()? {
+            let read = OtherMaps::open(&pins, version).and_then(|one| Ok((one.gates()?, one)));
+            match read {
+                Ok((gates, one)) => {
+                    vips.extend(gates.iter().map(|(vip, _)| vip.ip()));
+                    maps.push(one);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the gates could not be read; their addresses are not looked for");
+                }
+            }
+        }
+        let vips = vips.into_iter().collect();
+        Ok(Some(Self { pins, maps, vips }))
     }
 
     /// The shared IPs that have a gate there.
@@ -47,15 +63,10 @@ impl Leftovers {
     }
 
     /// Shuts all gates, as the end of the lease would.
-    pub fn shut(&self) -> Result<(), DataplaneError> {
-        let path = self.pins.map(names::LEASE);
-        if !path.exists() {
-            return Ok(());
+    pub fn shut(&self) {
+        for maps in &self.maps {
+            maps.set_lease_deadline_ns(0);
         }
-        let failed = |error| DataplaneError::map(names::LEASE, error);
-        let data = MapData::from_pin(&path).map_err(failed)?;
-        let mut lease: Array<_, u64> = Map::Array(data).try_into().map_err(failed)?;
-        lease.set(0, 0, 0).map_err(failed)
     }
 
     /// Detaches the programs and removes the maps and the directory.
@@ -69,25 +80,71 @@ impl Leftovers {
 /// each other's programs.
 pub(super) struct Pins {
     root: PathBuf,
+    /// What was made since, and is taken away again unless it is [kept](Self::keep). Dropped, like
+    /// all fields, in their order: before the lock.
+    made: Made,
     lock: Flock<File>,
 }
 
+/// Files and directories, in the order in which they were made.
+#[derive(Default)]
+struct Made(Vec<PathBuf>);
+
 impl Pins {
-    /// Makes the directory where it lacks, and refuses one of another ABI.
+    /// Makes the directories where they lack.
     pub fn open(root: &Path) -> Result<Self, DataplaneError> {
         let standing = root
             .ancestors()
             .find(|path| path.exists())
             .unwrap_or(Path::new("/"));
         require_bpffs(standing, root)?;
-        make_directory(root)?;
-        let pins = Self {
-            root: root.to_owned(),
-            lock: lock(root)?,
+        let mut made = Made::default();
+        made.directory(root)?;
+        let mut pins = match lock(root) {
+            Ok(lock) => Self {
+                root: root.to_owned(),
+                made,
+                lock,
+            },
+            Err(error) => {
+                // It is another's now, whoever made it.
+                made.0.clear();
+                return Err(error);
+            }
         };
-        make_directory(&pins.links())?;
-        pins.require_abi()?;
+        pins.made.directory(&pins.links())?;
         Ok(pins)
+    }
+
+    /// Makes the directory of this version's maps where it lacks; what is pinned there from now on
+    /// counts as made here. Returns whether it lacked.
+    pub fn make_maps(&mut self) -> Result<bool, DataplaneError> {
+        let maps = self.maps(ABI_VERSION);
+        let lacked = !maps.exists();
+        self.made.directory(&maps)?;
+        for name in names::MAPS {
+            let path = self.map(name);
+            if !path.exists() {
+                self.made.0.push(path);
+            }
+        }
+        Ok(lacked)
+    }
+
+    /// What was made so far is to stay.
+    pub fn keep(&mut self) {
+        self.made.0.clear();
+    }
+
+    /// The versions whose maps are here.
+    pub fn versions(&self) -> Result<Vec<u32>, DataplaneError> {
+        let names = entries(&self.root).map_err(DataplaneError::io(&self.root))?;
+        let mut versions: Vec<u32> = names
+            .iter()
+            .filter_map(|name| name.strip_prefix(MAPS_PREFIX)?.parse().ok())
+            .collect();
+        versions.sort_unstable();
+        Ok(versions)
     }
 
     pub fn root(&self) -> &Path {
@@ -97,29 +154,25 @@ impl Pins {
     /// Makes the directories anew where they were removed, and locks what it made. Returns whether
     /// there was anything to do.
     pub fn restore_directories(&mut self) -> Result<bool, DataplaneError> {
-        let (held, standing) = (self.lock.metadata(), fs::metadata(&self.root));
-        let is_ours = match (held, standing) {
-            (Ok(held), Ok(standing)) => {
-                (held.dev(), held.ino()) == (standing.dev(), standing.ino())
-            }
-            _ => false,
-        };
+        let is_ours = is_same(&self.lock, &self.root);
         if !is_ours {
             *self = Self::open(&self.root)?;
-            return Ok(true);
         }
-        let removed: Vec<PathBuf> = [self.links(), self.root.join(mark())]
-            .into_iter()
-            .filter(|directory| !directory.exists())
-            .collect();
-        for directory in &removed {
-            make_directory(directory)?;
+        let directories = [self.links(), self.maps(ABI_VERSION)];
+        let lacks = directories.iter().any(|directory| !directory.exists());
+        for directory in &directories {
+            self.made.directory(directory)?;
         }
-        Ok(!removed.is_empty())
+        self.keep();
+        Ok(lacks || !is_ours)
     }
 
     pub fn map(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        self.map_of(ABI_VERSION, name)
+    }
+
+    pub fn map_of(&self, version: u32, name: &str) -> PathBuf {
+        self.maps(version).join(name)
     }
 
     pub fn link(&self, name: &str) -> PathBuf {
@@ -149,93 +202,79 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the maps and the directory. Of several failures the first is returned, after all
-    /// was tried.
+    /// Removes the maps of a version.
+    pub fn remove_maps(&self, version: u32) -> Result<(), DataplaneError> {
+        remove_all(&self.maps(version))
+    }
+
+    /// Removes the maps and the directory.
     pub fn remove_rest(&self) -> Result<(), DataplaneError> {
-        let mut first = None;
-        let mut note = |path: PathBuf, result: io::Result<()>| {
-            if let Err(error) = result {
-                first.get_or_insert(DataplaneError::io(path)(error));
-            }
-        };
-        for name in entries(&self.root).map_err(DataplaneError::io(&self.root))? {
-            let path = self.root.join(name);
-            let removed = if path.is_dir() {
-                fs::remove_dir(&path)
-            } else {
-                remove(&path)
-            };
-            note(path, removed);
-        }
-        note(self.root.clone(), fs::remove_dir(&self.root));
-        first.map_or(Ok(()), Err)
+        remove_all(&self.root)
     }
 
     fn links(&self) -> PathBuf {
         self.root.join("links")
     }
 
-    fn require_abi(&self) -> Result<(), DataplaneError> {
-        let ours = mark();
-        let names = entries(&self.root).map_err(DataplaneError::io(&self.root))?;
-        let marks: Vec<&String> = names
-            .iter()
-            .filter(|name| name.starts_with("abi-v"))
-            .collect();
-        let has_maps = names.iter().any(|name| name == names::GATES);
-        match marks.as_slice() {
-            [] if !has_maps => {
-                let path = self.root.join(ours);
-                fs::create_dir(&path).map_err(DataplaneError::io(path))
+    fn maps(&self, version: u32) -> PathBuf {
+        self.root.join(format!("{MAPS_PREFIX}{version}"))
+    }
+}
+
+impl Made {
+    /// Makes a directory, and those above it, where they lack.
+    fn directory(&mut self, path: &Path) -> Result<(), DataplaneError> {
+        let lacking: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+        for path in lacking.into_iter().rev() {
+            match fs::create_dir(path) {
+                Ok(()) => self.0.push(path.to_owned()),
+                // Another agent was quicker.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(DataplaneError::Permission {
+                        what: format!("make {}", path.display()),
+                        cause,
+                    });
+                }
+                Err(cause) => return Err(DataplaneError::io(path)(cause)),
             }
-            [mark] if **mark == ours => Ok(()),
-            marks => Err(DataplaneError::OtherAbi {
-                path: self.root.clone(),
-                found: marks.first().map_or_else(
-                    || "unmarked".to_owned(),
-                    |mark| mark["abi-".len()..].to_owned(),
-                ),
-                ours: ABI_VERSION,
-            }),
         }
-    }
-
-    fn gates(&self) -> Result<Vec<IpAddr>, DataplaneError> {
-        let failed = |error| DataplaneError::map(names::GATES, error);
-        let path = self.map(names::GATES);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let data = MapData::from_pin(&path).map_err(failed)?;
-        let gates: HashMap<_, VipKey, Gate> = Map::HashMap(data).try_into().map_err(failed)?;
-        gates
-            .keys()
-            .map(|vip| vip.map(|vip| vip.ip()).map_err(failed))
-            .collect()
+        Ok(())
     }
 }
 
-/// The directory that tells which version the maps are of.
-fn mark() -> String {
-    format!("abi-v{ABI_VERSION}")
-}
-
-fn make_directory(path: &Path) -> Result<(), DataplaneError> {
-    fs::create_dir_all(path).map_err(|cause| match cause.kind() {
-        io::ErrorKind::PermissionDenied => DataplaneError::Permission {
-            what: format!("make {}", path.display()),
-            cause,
-        },
-        _ => DataplaneError::io(path)(cause),
-    })
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            let removed = if path.is_dir() {
+                fs::remove_dir(path)
+            } else {
+                remove(path)
+            };
+            if let Err(error) = removed {
+                tracing::warn!(path = %path.display(), %error, "a pin could not be removed");
+            }
+        }
+    }
 }
 
 /// A directory can be locked like any file; its owner's end, whatever the manner, unlocks it.
 fn lock(root: &Path) -> Result<Flock<File>, DataplaneError> {
     let directory = File::open(root).map_err(DataplaneError::io(root))?;
-    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| DataplaneError::Busy {
+    let busy = || DataplaneError::Busy {
         path: root.to_owned(),
-    })
+    };
+    let locked = Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| busy())?;
+    // One that ended meanwhile may have taken the directory away, and a third made it again.
+    if !is_same(&locked, root) {
+        return Err(busy());
+    }
+    Ok(locked)
+}
+
+fn is_same(held: &File, path: &Path) -> bool {
+    let inode = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+    inode(held.metadata()) == inode(fs::metadata(path))
 }
 
 fn require_bpffs(standing: &Path, named: &Path) -> Result<(), DataplaneError> {
@@ -246,6 +285,22 @@ fn require_bpffs(standing: &Path, named: &Path) -> Result<(), DataplaneError> {
     Err(DataplaneError::NotBpffs {
         path: named.to_owned(),
     })
+}
+
+/// Removes a directory with all that is in it. Of several failures the first is returned, after all
+/// was tried.
+fn remove_all(directory: &Path) -> Result<(), DataplaneError> {
+    let mut outcome = Ok(());
+    for name in entries(directory).map_err(DataplaneError::io(directory))? {
+        let path = directory.join(name);
+        let removed = if path.is_dir() {
+            remove_all(&path)
+        } else {
+            remove(&path).map_err(DataplaneError::io(path))
+        };
+        outcome = outcome.and(removed);
+    }
+    outcome.and(fs::remove_dir(directory).map_err(DataplaneError::io(directory)))
 }
 
 fn entries(directory: &Path) -> io::Result<Vec<String>> {
