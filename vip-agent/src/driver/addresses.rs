@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{BootInstant, Interfaces, clock};
+use super::{BootInstant, Interfaces, clock, sockets};
 use crate::{
     election::Event,
     net::{AddressManager, Link, NetError, Removed},
@@ -320,6 +320,9 @@ impl Addresses {
                         None => Ok(()),
                     };
                     let result = result.map_err(|error| error.to_string());
+                    if result.is_ok() {
+                        sockets::end_connections(vip).await;
+                    }
                     answer(&answers, vip, Order::TakeOff, ifindex, result);
                 });
             }

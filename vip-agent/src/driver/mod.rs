@@ -15,6 +15,7 @@ mod advice;
 mod announcements;
 mod interfaces;
 mod log;
+mod sockets;
 mod start;
 mod status;
 #[cfg(test)]

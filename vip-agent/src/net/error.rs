@@ -37,6 +37,17 @@ pub enum NetError {
         /// The kernel's answer.
         why: io::Error,
     },
+    /// Local connections of an address can't be ended.
+    #[error(
+        "local connections from {ip} cannot be ended: {why}{}",
+        mend(why, "CAP_NET_ADMIN")
+    )]
+    Sockets {
+        /// The address.
+        ip: IpAddr,
+        /// The kernel's answer.
+        why: io::Error,
+    },
     /// The kernel counts lifetimes in seconds, and takes zero for a mistake.
     #[error(
         "{ip} cannot be put on interface {interface} for less than a second; use a longer lease"

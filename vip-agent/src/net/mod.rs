@@ -8,6 +8,7 @@ mod links;
 mod monitor;
 mod schedule;
 mod socket;
+mod sockets;
 #[cfg(test)]
 pub(crate) mod stage;
 #[cfg(test)]
@@ -19,3 +20,4 @@ pub use error::NetError;
 pub use links::{Link, links};
 pub use monitor::{LinkMonitor, Removed};
 pub use schedule::Schedule;
+pub use sockets::destroy_bound_to;
