@@ -1,12 +1,11 @@
-//! Attaching, adopting, and leaving nothing: on veth pairs in network and mount namespaces that each
-//! test makes for itself, and that end with its thread.
+//! Attaching, adopting, taking over, and leaving nothing.
+
+mod stage;
 
 use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
-    process::Command,
-    sync::{Mutex, PoisonError},
     thread,
 };
 
@@ -15,11 +14,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     programs::{TestRun as _, TestRunOptions, Xdp, XdpMode, links::PinnedLink},
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-    sys::resource::{Resource, getrlimit, setrlimit},
-};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use stage::{INTERFACE, ip, open, staged};
 use vip_agent::dataplane::{
     Amiss, Attached, Dataplane, DataplaneError, DataplaneMode, GateSpec, Leftovers, object,
 };
@@ -28,66 +24,10 @@ use vip_common::{
     cases,
 };
 
-const INTERFACE: &str = "va";
 /// A version before ours.
 const OLDER: u32 = 0;
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`.
 const MMAPABLE: u32 = 1 << 10;
-
-/// A child that one test starts holds, until it has become `ip`, whatever another test has open: a
-/// lock, a file on a bpffs that is to be unmounted.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// Runs `test` with a fresh bpffs and a veth pair `va`, `vb`, where that is allowed.
-fn staged(test: fn(&Path, u32)) {
-    if !nix::unistd::geteuid().is_root() || object().is_none() {
-        let why = "skipped: attaching needs root and a build with the eBPF object";
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{why}");
-        eprintln!("{why}");
-        return;
-    }
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let outcome = thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("root may");
-        let none: Option<&str> = None;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("root may");
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        mount(
-            Some("bpf"),
-            directory.path(),
-            Some("bpf"),
-            MsFlags::empty(),
-            none,
-        )
-        .expect("the kernel has bpffs");
-        ip(&[
-            "link", "add", INTERFACE, "type", "veth", "peer", "name", "vb",
-        ]);
-        ip(&["link", "set", INTERFACE, "up"]);
-        let ifindex = nix::net::if_::if_nametoindex(INTERFACE).expect("it was just made");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let _reactor = runtime.enter();
-        test(&directory.path().join("vip-agent"), ifindex);
-        nix::mount::umount(directory.path()).expect("nothing holds it");
-    })
-    .join();
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn ip(arguments: &[&str]) -> String {
-    let output = Command::new("ip")
-        .args(arguments)
-        .output()
-        .expect("iproute2 is installed");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "ip {arguments:?}: {output:?}");
-    said
-}
 
 fn shown() -> String {
     ip(&["-d", "link", "show", INTERFACE])
@@ -183,10 +123,6 @@ impl Older {
         let gate = self.gates.get(&VipKey::from(vip), 0).ok()?;
         gate.first_chunk().copied().map(u64::from_ne_bytes)
     }
-}
-
-fn open(bpf_dir: &Path) -> Dataplane {
-    Dataplane::open(bpf_dir, false).expect("the programs load")
 }
 
 #[test]

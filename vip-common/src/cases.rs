@@ -407,6 +407,19 @@ fn ingress_rows(rows: &mut Vec<Case>) {
         arp_frame(OUR_MAC, arp::REPLY, (FOREIGN_MAC, VIP), (OUR_MAC, STRANGER)),
         Conflict,
     );
+    for stage in [Owner, Follower] {
+        row(
+            "a claim that is told another machine is not for us",
+            stage,
+            arp_frame(
+                MEMBER_MAC,
+                arp::REPLY,
+                (FOREIGN_MAC, VIP),
+                (MEMBER_MAC, STRANGER),
+            ),
+            Untouched,
+        );
+    }
     row(
         "a reply to the VIP that claims nothing of it is not ours",
         Owner,
@@ -562,6 +575,34 @@ fn guard_rows(rows: &mut Vec<Case>) {
             claim(OUR_MAC),
             Drops(Dropped::Looped),
         );
+    }
+    for stage in [Owner, Follower] {
+        for (name, frame) in [
+            (
+                "a packet to another machine's MAC is not for us",
+                ipv4_frame(FOREIGN_MAC, CLIENT_MAC, CLIENT, VIP),
+            ),
+            (
+                "nor is a request to it",
+                arp_frame(
+                    FOREIGN_MAC,
+                    arp::REQUEST,
+                    (CLIENT_MAC, CLIENT),
+                    ([0; 6], VIP),
+                ),
+            ),
+            (
+                "nor a claim that it is told",
+                arp_frame(
+                    FOREIGN_MAC,
+                    arp::REPLY,
+                    (MEMBER_MAC, VIP),
+                    (FOREIGN_MAC, CLIENT),
+                ),
+            ),
+        ] {
+            row(name, OTHER, stage, frame, Untouched);
+        }
     }
     row(
         "a routed packet may come in anywhere",

@@ -214,6 +214,9 @@ fn ingress_arp(
 ) -> Verdict {
     // What it claims goes before what it asks: a gratuitous request does both.
     if let Some(gate) = carried_gate(packet.sender_ip, around) {
+        if !is_for_us(frame, &gate) {
+            return Verdict::NotOurs;
+        }
         return judge_claim(packet, &gate, around);
     }
     if packet.operation != arp::REQUEST {

@@ -1,7 +1,8 @@
 //! The table of `cases`, on the host.
 
 use vip_common::{
-    cases::{Case, Expect, Hook, Host, expected_answer, expected_probe, table},
+    cases::{Case, Expect, GUARDED_MAC, Hook, Host, expected_answer, expected_probe, table},
+    frame::is_group,
     reader::{Reader as _, Writer as _},
     reply,
     verdict::{self, Verdict},
@@ -14,7 +15,12 @@ fn judge(case: &Case) -> Verdict {
     };
     match case.hook {
         Hook::Ingress => verdict::ingress(case.frame.as_slice(), &around),
-        Hook::Guard => verdict::guard(case.frame.as_slice(), true, &around),
+        Hook::Guard => {
+            // As the kernel does, from the MAC of the interface.
+            let to = case.frame.first_chunk().copied().expect("it has a header");
+            let for_us = to == GUARDED_MAC || is_group(to);
+            verdict::guard(case.frame.as_slice(), for_us, &around)
+        }
         Hook::Egress => verdict::egress(case.frame.as_slice(), &around),
     }
 }

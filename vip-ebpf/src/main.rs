@@ -20,7 +20,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::info;
 use maps::{Maps, boot_now_ns, count, is_logging, put_gate, tell};
-use packet::Frame;
+use packet::{Frame, Received};
 use vip_common::{
     abi::{Counters, Event, GATE_WORDS, VipKey},
     reader::{Reader as _, Writer as _},
@@ -96,7 +96,7 @@ pub fn vip_guard(context: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let for_us = skb(&context).pkt_type != PACKET_OTHERHOST;
-    let verdict = verdict::guard(&Frame::of_tc(&context), for_us, &around);
+    let verdict = verdict::guard(&Received::of_tc(&context), for_us, &around);
     if is_logging() && verdict != Verdict::NotOurs {
         info!(
             &context,

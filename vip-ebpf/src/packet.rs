@@ -1,7 +1,11 @@
 //! Frames behind the kernel's packet pointers. Every access is bounded against the frame's end
 //! first, which is what the verifier asks for.
 
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::{
+    bindings::bpf_hdr_start_off::BPF_HDR_START_MAC,
+    helpers::generated::bpf_skb_load_bytes_relative,
+    programs::{TcContext, XdpContext},
+};
 use vip_common::reader::{Reader, Writer};
 
 /// Enough for the longest header that is looked at: Ethernet, one VLAN tag, ARP.
@@ -39,6 +43,40 @@ impl Frame {
     fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
         let place = self.start + offset;
         (place + N <= self.end).then_some(place as *mut [u8; N])
+    }
+}
+
+/// A packet that has come into the stack, read from its MAC header on.
+///
+/// Its data may begin behind that: where generic XDP has had the kernel copy a packet, Linux forgets
+/// the length of the header that a TC program is to see.
+pub struct Received<'a>(&'a TcContext);
+
+impl<'a> Received<'a> {
+    /// The headers are made linear if they are not.
+    #[inline(always)]
+    pub fn of_tc(context: &'a TcContext) -> Self {
+        let _ = Frame::of_tc(context);
+        Self(context)
+    }
+}
+
+impl Reader for Received<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: the context is valid while the program runs; the helper fills exactly the N bytes
+        // that it is handed, or fails where the packet ends before.
+        let failed = unsafe {
+            bpf_skb_load_bytes_relative(
+                self.0.skb.skb.cast(),
+                u32::try_from(offset).ok()?,
+                bytes.as_mut_ptr().cast(),
+                u32::try_from(N).ok()?,
+                BPF_HDR_START_MAC,
+            )
+        };
+        (failed == 0).then_some(bytes)
     }
 }
 

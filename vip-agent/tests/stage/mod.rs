@@ -1,0 +1,86 @@
+//! Where kernel tests play: a veth pair and a bpffs, in network and mount namespaces that each test
+//! makes for itself, and that end with its thread.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+pub mod vlan;
+pub mod wire;
+
+use std::{
+    path::Path,
+    process::Command,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use vip_agent::dataplane::{Dataplane, object};
+
+/// The interface that the programs are attached to; its peer is [`PEER`].
+pub const INTERFACE: &str = "va";
+/// The other end.
+pub const PEER: &str = "vb";
+
+/// A child that one test starts holds, until it has become `ip`, whatever another test has open: a
+/// lock, a file on a bpffs that is to be unmounted.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs `test` with a fresh bpffs and a veth pair `va`, `vb`, where that is allowed.
+pub fn staged(test: fn(&Path, u32)) {
+    if !nix::unistd::geteuid().is_root() || object().is_none() {
+        let why = "skipped: attaching needs root and a build with the eBPF object";
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{why}");
+        eprintln!("{why}");
+        return;
+    }
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let outcome = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("root may");
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("root may");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        mount(
+            Some("bpf"),
+            directory.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            none,
+        )
+        .expect("the kernel has bpffs");
+        ip(&[
+            "link", "add", INTERFACE, "type", "veth", "peer", "name", PEER,
+        ]);
+        ip(&["link", "set", INTERFACE, "up"]);
+        ip(&["link", "set", PEER, "up"]);
+        let ifindex = nix::net::if_::if_nametoindex(INTERFACE).expect("it was just made");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let _reactor = runtime.enter();
+        test(&directory.path().join("vip-agent"), ifindex);
+        nix::mount::umount(directory.path()).expect("nothing holds it");
+    })
+    .join();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+pub fn ip(arguments: &[&str]) -> String {
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .expect("iproute2 is installed");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "ip {arguments:?}: {output:?}");
+    said
+}
+
+/// The programs, loaded.
+pub fn open(bpf_dir: &Path) -> Dataplane {
+    Dataplane::open(bpf_dir, false).expect("the programs load")
+}
