@@ -6,7 +6,9 @@ use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Instant,
 };
 
 use aya::{
@@ -15,7 +17,10 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp, XdpMode, links::PinnedLink},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use stage::{INTERFACE, ip, open, staged};
+use stage::{
+    INTERFACE, ip, open, staged,
+    wire::{PATIENCE, Wire},
+};
 use vip_agent::dataplane::{
     Amiss, Attached, Dataplane, DataplaneError, DataplaneMode, GateSpec, Leftovers, object,
 };
@@ -433,6 +438,74 @@ fn an_older_version_is_taken_over_from_in_place() {
         }
         dataplane.close().expect("all of it can go");
         assert!(!bpf_dir.exists());
+    });
+}
+
+/// In an instant without a guard the stack would hear a request for the address, which is there, and
+/// learn who asks.
+#[test]
+fn no_frame_is_seen_by_none_while_an_older_version_is_taken_over_from() {
+    const ROUNDS: u32 = 20;
+    staged(|bpf_dir, ifindex| {
+        let vip = cases::VIP.into();
+        let mac = cases::OUR_MAC;
+        let shut = GateSpec {
+            deadline_ns: 0,
+            epoch: 1,
+            ifindex,
+            mac,
+            owner_mac: cases::OWNER_MAC,
+        };
+        ip(&["link", "set", INTERFACE, "address", "02:00:00:00:00:01"]);
+        ip(&["addr", "add", "10.0.0.100/24", "dev", INTERFACE]);
+        let is_known = || ip(&["neigh", "show", "dev", INTERFACE]).contains("10.0.0.7 ");
+        let mut wire = Wire::open();
+        let take_over = || {
+            let mut dataplane = open(bpf_dir);
+            dataplane.put_gate(vip, shut).expect("there is room");
+            dataplane
+                .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+                .expect("it attaches");
+            dataplane.drop_unused_links().expect("nothing is unused");
+            dataplane
+        };
+        let mut standing = Some(take_over());
+        let is_done = AtomicBool::new(false);
+        let request = cases::arp_frame(
+            cases::BROADCAST,
+            1,
+            (cases::CLIENT_MAC, cases::CLIENT),
+            ([0; 6], cases::VIP),
+        );
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let mut asked = 0_u64;
+                while !is_done.load(Ordering::Relaxed) {
+                    wire.send(&request);
+                    asked += 1;
+                }
+                asked
+            });
+            for _ in 0..ROUNDS {
+                drop(standing.take());
+                fs::rename(maps_of(bpf_dir, ABI_VERSION), maps_of(bpf_dir, OLDER))
+                    .expect("a bpffs renames");
+                standing = Some(take_over());
+                assert!(!maps_of(bpf_dir, OLDER).exists());
+            }
+            is_done.store(true, Ordering::Relaxed);
+            let asked = asking.join().expect("it only sends");
+            assert!(asked > 1000, "{asked}");
+        });
+        assert!(!is_known(), "a request came through");
+        let dataplane = standing.expect("the last one");
+        dataplane.close().expect("all of it can go");
+        // Now it comes through, which shows that it could have.
+        let deadline = Instant::now() + PATIENCE;
+        while !is_known() {
+            assert!(Instant::now() < deadline, "the stack never learns who asks");
+            wire.send(&request);
+        }
     });
 }
 
