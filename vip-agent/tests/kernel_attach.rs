@@ -252,9 +252,8 @@ fn pins_that_somebody_removed_are_made_again() {
         let egress = format!("{INTERFACE}-{ifindex}-egress");
         let link = link_id(bpf_dir, &egress);
 
-        fs::remove_file(bpf_dir.join(names::GATES)).expect("it is there");
+        fs::remove_dir_all(maps_of(bpf_dir, ABI_VERSION)).expect("it is there");
         fs::remove_file(bpf_dir.join("links").join(&egress)).expect("it is there");
-        fs::remove_dir(bpf_dir.join("abi-v1")).expect("it is there");
         let amiss = dataplane.look_after();
         assert!(matches!(&amiss[..], [Amiss::PinsRestored(_)]), "{amiss:?}");
         assert_eq!(link_id(bpf_dir, &egress), link, "the same link");

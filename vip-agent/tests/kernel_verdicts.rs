@@ -20,6 +20,10 @@ const XDP_TX: u32 = 3;
 const TC_NEXT: u32 = u32::MAX;
 const TC_DROP: u32 = 2;
 
+/// `struct __sk_buff` of `linux/bpf.h`, and where it has its `ingress_ifindex`.
+const SK_BUFF_BYTES: usize = 192;
+const INGRESS_IFINDEX: usize = 36;
+
 struct Kernel {
     programs: Ebpf,
     lease: Array<MapData, Lease>,
@@ -93,15 +97,18 @@ impl Kernel {
     fn run(&mut self, case: &Case) -> Ran {
         self.set_stage(case);
         let mut frame = vec![0; case.frame.len() + 64];
+        let mut came_in_by = [0; SK_BUFF_BYTES];
+        came_in_by[INGRESS_IFINDEX..][..4].copy_from_slice(&cases::OTHER.to_ne_bytes());
         let options = TestRunOptions {
             data_in: Some(&case.frame),
             data_out: Some(&mut frame),
+            ctx_in: (case.hook == Hook::Forward).then_some(came_in_by.as_slice()),
             ..TestRunOptions::default()
         };
         let name = match case.hook {
             Hook::Ingress => names::XDP,
             Hook::Guard => names::GUARD,
-            Hook::Egress => names::EGRESS,
+            Hook::Egress | Hook::Forward => names::EGRESS,
         };
         let program = self.programs.program(name).expect("it is in the object");
         let ran = match case.hook {
@@ -109,7 +116,7 @@ impl Kernel {
                 let program: &Xdp = program.try_into().expect("an XDP program");
                 program.test_run(options)
             }
-            Hook::Guard | Hook::Egress => {
+            Hook::Guard | Hook::Egress | Hook::Forward => {
                 let program: &SchedClassifier = program.try_into().expect("a classifier");
                 program.test_run(options)
             }
@@ -139,7 +146,7 @@ fn the_kernel_says_what_the_host_says() {
         let ran = kernel.run(&case);
         let (passes, drops) = match case.hook {
             Hook::Ingress => (XDP_PASS, XDP_DROP),
-            Hook::Guard | Hook::Egress => (TC_NEXT, TC_DROP),
+            Hook::Guard | Hook::Egress | Hook::Forward => (TC_NEXT, TC_DROP),
         };
         let (action, frame) = match case.expect {
             Expect::Untouched | Expect::Passed(_) => (passes, case.frame.clone()),

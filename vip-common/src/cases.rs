@@ -50,6 +50,8 @@ pub enum Hook {
     Guard,
     /// `verdict::egress`.
     Egress,
+    /// The same, of a frame that came in elsewhere.
+    Forward,
 }
 
 /// How this node stands towards the shared IP.
@@ -59,6 +61,8 @@ pub enum Stage {
     Owner,
     /// The gate is closed, the lease is good, `OWNER_MAC` owns it.
     Follower,
+    /// As the follower's, but nobody is known to own it.
+    Vacant,
     /// As the owner's, but past the lease's deadline.
     Expired,
 }
@@ -103,6 +107,7 @@ impl Stage {
         let (deadline_ns, owner_mac) = match self {
             Self::Owner | Self::Expired => (u64::MAX, OUR_MAC),
             Self::Follower => (0, OWNER_MAC),
+            Self::Vacant => (0, [0; 6]),
         };
         Gate {
             deadline_ns,
@@ -128,6 +133,19 @@ pub struct Host {
     pub stage: Stage,
     /// The interface that the shared IP is on.
     pub carrier: u32,
+    /// Whether the frame came in elsewhere.
+    pub forwarded: bool,
+}
+
+impl Host {
+    /// What a case is judged in.
+    pub fn of(case: &Case) -> Self {
+        Self {
+            stage: case.stage,
+            carrier: case.carrier,
+            forwarded: case.hook == Hook::Forward,
+        }
+    }
 }
 
 impl Surroundings for Host {
@@ -149,6 +167,10 @@ impl Surroundings for Host {
 
     fn ifindex(&self) -> u32 {
         CARRIER
+    }
+
+    fn is_forwarded(&self) -> bool {
+        self.forwarded
     }
 }
 
@@ -532,7 +554,7 @@ fn ingress_rows(rows: &mut Vec<Case>) {
 
 fn guard_rows(rows: &mut Vec<Case>) {
     use Expect::{Conflict, Dropped as Drops, Passed as Passes, Untouched};
-    use Stage::{Follower, Owner};
+    use Stage::{Expired, Follower, Owner, Vacant};
     let mut row = |name, carrier, stage, frame, expect| {
         rows.push(Case {
             name,
@@ -611,12 +633,21 @@ fn guard_rows(rows: &mut Vec<Case>) {
         packet.clone(),
         Passes(Passed::Delivered),
     );
+    for stage in [Expired, Vacant] {
+        row(
+            "a closed gate is closed everywhere",
+            OTHER,
+            stage,
+            packet.clone(),
+            Drops(Dropped::Stale),
+        );
+    }
     row(
-        "a closed gate is closed everywhere",
+        "what is another machine's is forwarded to it",
         OTHER,
         Follower,
         packet,
-        Drops(Dropped::Stale),
+        Untouched,
     );
     let other = ipv4_frame(GUARDED_MAC, CLIENT_MAC, CLIENT, STRANGER);
     row(
@@ -630,7 +661,7 @@ fn guard_rows(rows: &mut Vec<Case>) {
 
 fn egress_rows(rows: &mut Vec<Case>) {
     use Expect::{Anonymised, Dropped as Drops, Passed as Passes, Untouched};
-    use Stage::{Expired, Follower, Owner};
+    use Stage::{Expired, Follower, Owner, Vacant};
     let mut row = |name, carrier, stage, frame, expect| {
         rows.push(Case {
             name,
@@ -731,6 +762,40 @@ fn egress_rows(rows: &mut Vec<Case>) {
         );
     }
     let own = ipv4_frame(CLIENT_MAC, OUR_MAC, STRANGER, VIP);
+    for (carrier, stage, expect) in [
+        (OTHER, Follower, Untouched),
+        (OTHER, Owner, Passes(Passed::Sent)),
+        (OTHER, Expired, Drops(Dropped::Fenced)),
+        (OTHER, Vacant, Drops(Dropped::Fenced)),
+        (CARRIER, Follower, Drops(Dropped::Fenced)),
+    ] {
+        rows.push(Case {
+            name: "what its owner sends is forwarded by other interfaces",
+            hook: Hook::Forward,
+            carrier,
+            stage,
+            frame: packet.clone(),
+            expect,
+        });
+    }
+    rows.push(Case {
+        name: "but no ARP",
+        hook: Hook::Forward,
+        carrier: OTHER,
+        stage: Follower,
+        frame: announce.clone(),
+        expect: Drops(Dropped::Guarded),
+    });
+    let mut row = |name, carrier, stage, frame, expect| {
+        rows.push(Case {
+            name,
+            hook: Hook::Egress,
+            carrier,
+            stage,
+            frame,
+            expect,
+        });
+    };
     row(
         "the host's own packets are untouched",
         CARRIER,

@@ -21,6 +21,8 @@ pub trait Surroundings {
     fn is_member(&self, mac: Mac) -> bool;
     /// The interface that the frame comes in or goes out by.
     fn ifindex(&self) -> u32;
+    /// Whether the frame goes out because it came in elsewhere.
+    fn is_forwarded(&self) -> bool;
 }
 
 /// What to do with a frame.
@@ -129,6 +131,9 @@ pub fn ingress(frame: &(impl Reader + ?Sized), around: &impl Surroundings) -> Ve
 /// A frame that comes in by an interface that has an address of its own, judged for the shared IPs
 /// that other interfaces carry: Linux would answer for them here too. `for_us` says whether the
 /// frame's destination MAC is this interface's or a group's.
+///
+/// A packet to a shared IP that another machine owns is on its way there, from a container for
+/// example: it is the host's to forward.
 #[inline(always)]
 pub fn guard(frame: &(impl Reader + ?Sized), for_us: bool, around: &impl Surroundings) -> Verdict {
     if !for_us {
@@ -152,11 +157,11 @@ pub fn guard(frame: &(impl Reader + ?Sized), for_us: bool, around: &impl Surroun
                 slot: gate.slot,
                 reason: Passed::Delivered,
             },
-            Some(gate) => Verdict::Drop {
+            Some(gate) if !is_owned_elsewhere(&gate) => Verdict::Drop {
                 slot: gate.slot,
                 reason: Dropped::Stale,
             },
-            None => Verdict::NotOurs,
+            Some(_) | None => Verdict::NotOurs,
         },
         Parsed::Other => Verdict::NotOurs,
     }
@@ -168,6 +173,8 @@ pub fn guard(frame: &(impl Reader + ?Sized), for_us: bool, around: &impl Surroun
 /// When a packet from a shared IP leaves by another interface, Linux asks for the next hop there in
 /// the shared IP's name, which would tell the network that it is to be found at that interface. The
 /// question goes out as a probe, in nobody's name (RFC 5227 §2.1.1): it is answered all the same.
+///
+/// What another machine sends from the shared IP that it owns is forwarded by other interfaces.
 #[inline(always)]
 pub fn egress(frame: &(impl Reader + ?Sized), around: &impl Surroundings) -> Verdict {
     let (speaker, packet) = match parse(frame) {
@@ -199,6 +206,12 @@ pub fn egress(frame: &(impl Reader + ?Sized), around: &impl Surroundings) -> Ver
             slot,
             reason: Passed::Sent,
         },
+        None if gate.ifindex != around.ifindex()
+            && around.is_forwarded()
+            && is_owned_elsewhere(&gate) =>
+        {
+            Verdict::NotOurs
+        }
         _ => Verdict::Drop {
             slot,
             reason: Dropped::Fenced,
@@ -291,6 +304,12 @@ fn foreign_gate(ip: [u8; 4], around: &impl Surroundings) -> Option<Gate> {
     around
         .gate(&VipKey::v4(ip))
         .filter(|gate| gate.ifindex != around.ifindex())
+}
+
+/// As etcd says. This node's address is off then: fence first.
+#[inline(always)]
+fn is_owned_elsewhere(gate: &Gate) -> bool {
+    gate.owner_mac != Mac::default() && gate.owner_mac != gate.mac
 }
 
 /// A unicast frame to another MAC is seen by promiscuous NICs and is nobody's business here.

@@ -9,10 +9,7 @@ use vip_common::{
 };
 
 fn judge(case: &Case) -> Verdict {
-    let around = Host {
-        stage: case.stage,
-        carrier: case.carrier,
-    };
+    let around = Host::of(case);
     match case.hook {
         Hook::Ingress => verdict::ingress(case.frame.as_slice(), &around),
         Hook::Guard => {
@@ -21,7 +18,7 @@ fn judge(case: &Case) -> Verdict {
             let for_us = to == GUARDED_MAC || is_group(to);
             verdict::guard(case.frame.as_slice(), for_us, &around)
         }
-        Hook::Egress => verdict::egress(case.frame.as_slice(), &around),
+        Hook::Egress | Hook::Forward => verdict::egress(case.frame.as_slice(), &around),
     }
 }
 
@@ -76,10 +73,7 @@ fn a_question_by_another_way_goes_out_as_a_probe() {
 #[test]
 fn a_frame_for_another_machine_passes_a_guard() {
     for case in table().into_iter().filter(|case| case.hook == Hook::Guard) {
-        let around = Host {
-            stage: case.stage,
-            carrier: case.carrier,
-        };
+        let around = Host::of(&case);
         let verdict = verdict::guard(case.frame.as_slice(), false, &around);
         assert_eq!(verdict, Verdict::NotOurs, "{}", case.name);
     }

@@ -36,8 +36,10 @@ const VID_MASK: u32 = 0x0fff;
 /// Ingress of an interface that carries shared IPs.
 #[xdp(frags)]
 pub fn vip_xdp(context: XdpContext) -> u32 {
+    let ifindex = u32::try_from(context.ingress_ifindex()).unwrap_or(0);
     let around = Maps {
-        ifindex: u32::try_from(context.ingress_ifindex()).unwrap_or(0),
+        ifindex,
+        came_in_by: ifindex,
     };
     let mut frame = Frame::of_xdp(&context);
     let verdict = verdict::ingress(&frame, &around);
@@ -150,6 +152,7 @@ fn untagged(context: &TcContext) -> Option<Maps> {
     let is_tagged = skb.vlan_present != 0 && skb.vlan_tci & VID_MASK != 0;
     (!is_tagged).then_some(Maps {
         ifindex: skb.ifindex,
+        came_in_by: skb.ingress_ifindex,
     })
 }
 

@@ -42,6 +42,8 @@ static ABI: Global<u32> = Global::new(ABI_VERSION);
 /// The maps, as seen from one interface.
 pub struct Maps {
     pub ifindex: u32,
+    /// The interface that the frame came in by, 0 if it is the host's own.
+    pub came_in_by: u32,
 }
 
 impl Surroundings for Maps {
@@ -80,6 +82,11 @@ impl Surroundings for Maps {
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    #[inline(always)]
+    fn is_forwarded(&self) -> bool {
+        self.came_in_by != 0
     }
 }
 

@@ -273,7 +273,8 @@ fn lock(root: &Path) -> Result<Flock<File>, DataplaneError> {
 }
 
 fn is_same(held: &File, path: &Path) -> bool {
-    let inode = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+    let inode =
+        |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
     inode(held.metadata()) == inode(fs::metadata(path))
 }
 
