@@ -82,10 +82,11 @@ impl Election {
             return;
         };
         let lease_id = lease.id;
-        let member_key_is_ours = snapshot
-            .members
-            .get(&self.settings.node)
-            .is_some_and(|member| member.lease == lease_id);
+        let standing = snapshot.members.get(&self.settings.node);
+        let member_key_is_ours = standing.is_some_and(|member| member.lease == lease_id);
+        if standing.is_some_and(|member| member.record.instance != self.settings.instance) {
+            self.view.namesake_seen_at = self.now;
+        }
         let reading = Reading {
             raft_term: snapshot.raft_term,
             revision: snapshot.revision,
@@ -275,7 +276,8 @@ impl Election {
         let now = self.now;
         let first = self.view.namesake_since.is_none();
         let since = *self.view.namesake_since.get_or_insert(now);
-        if !own_past || now >= since + patience {
+        // Not what was known before a pause, but what has been seen since.
+        if !own_past || self.view.namesake_seen_at >= since + patience {
             self.stop(Exit::NameTaken { other });
             return;
         }

@@ -24,6 +24,8 @@ pub(super) struct View {
     /// Since when another instance has been going by our name, with one leader of etcd answering all
     /// the time.
     pub namesake_since: Option<BootInstant>,
+    /// When a confirming read last showed it.
+    pub namesake_seen_at: BootInstant,
     raft_term: u64,
     phase: Phase,
     /// The revision of the last full read.
@@ -59,6 +61,7 @@ impl View {
             cluster_id: 0,
             revision: 0,
             namesake_since: None,
+            namesake_seen_at: BootInstant::BOOT,
             raft_term: 0,
             phase: Phase::Due(BootInstant::BOOT),
             read_at: 0,

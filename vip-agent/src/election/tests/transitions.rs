@@ -466,9 +466,24 @@ fn what_this_machine_left_behind_is_waited_for_as_long_as_etcd_cannot_end_its_le
     // A new leader.
     rig.pass(500);
     let round = rig.take_round().expect("a round is due");
-    rig.answer(round, TTL, TERM + 1, false);
+    rig.answer(round, TTL, TERM + 1, true);
     rig.pass_confirming(10_000);
     assert!(!left(&rig));
     rig.pass_confirming(2_000);
     assert!(left(&rig), "it is there, and so is etcd");
+}
+
+#[test]
+fn who_slept_does_not_hold_what_it_knew_before_against_its_past() {
+    let mut rig = Rig::start(Inheritance::default());
+    let mut past = member(NODE, OTHERS, 5);
+    past.record.instance = "before the reboot".to_owned();
+    rig.tell(Event::Read(rig.snapshot(&[past], &[])));
+    rig.tell(Event::Granted {
+        sent_at: at_ms(0),
+        lease: LEASE,
+        ttl: TTL,
+    });
+    rig.pass(60_000);
+    assert!(!rig.steps().contains(&"leave"));
 }
