@@ -66,9 +66,22 @@ impl Election {
         self.view.begin_another_history();
         // Its revision says nothing in this one.
         self.forget_member_key();
-        let wait_until = self.now + longest_ttl;
+        self.wait_out(longest_ttl);
+    }
+
+    /// The history that is known may not be etcd's any more: until a full read says what is, nothing is
+    /// served that is not served right now.
+    pub(super) fn distrust_history(&mut self) {
+        let longest = self.longest_ttl_known();
+        self.wait_out(longest);
+        self.view.lose_history(self.now);
+    }
+
+    fn wait_out(&mut self, longest_ttl: Duration) {
+        let deadline = self.lease().map(|(.., deadline)| deadline);
+        let serving = deadline.is_some_and(|deadline| self.now < deadline);
         for vip in self.vips.values_mut() {
-            vip.begin_another_history(wait_until);
+            vip.begin_another_history(self.now + longest_ttl, serving);
         }
     }
 
@@ -244,14 +257,17 @@ impl Election {
 
     /// The longest TTL in use, as far as records tell: those that were read, and those known before.
     pub(super) fn longest_ttl(&self, snapshot: &Snapshot) -> Duration {
-        let members = snapshot.members.values().chain(self.view.members.values());
-        let known = self.vips.values().filter_map(Vip::held);
-        let owners = snapshot.owners.values().chain(known);
-        let longest = members
-            .map(|member| member.record.ttl_ms)
-            .chain(owners.map(|owner| owner.record.ttl_ms))
-            .max()
-            .unwrap_or(0);
+        let members = snapshot.members.values().map(|one| one.record.ttl_ms);
+        let owners = snapshot.owners.values().map(|one| one.record.ttl_ms);
+        let longest = members.chain(owners).max().unwrap_or(0);
+        Duration::from_millis(longest).max(self.longest_ttl_known())
+    }
+
+    fn longest_ttl_known(&self) -> Duration {
+        let members = self.view.members.values().map(|one| one.record.ttl_ms);
+        let owners = self.vips.values().filter_map(Vip::held);
+        let owners = owners.map(|one| one.record.ttl_ms);
+        let longest = members.chain(owners).max().unwrap_or(0);
         Duration::from_millis(longest).max(self.ttl())
     }
 }

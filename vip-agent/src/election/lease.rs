@@ -5,6 +5,10 @@
 //! together with a *linearizable* read that was sent no earlier, shows our key on our lease, and
 //! was answered in a Raft term not above the renewal's: then no successor had been elected when
 //! the renewal was sent, and any later one grants every lease its full TTL anew.
+//!
+//! A lease that lives although it was not renewed for longer than its TTL, under the leader that
+//! renewed it last, is not the one that was left: the store has come back from a backup in the
+//! meantime, and in the history that was lost others may own what in this one is ours.
 
 use std::time::Duration;
 
@@ -19,6 +23,10 @@ pub(super) struct Lease {
     /// Until when our gates may be open.
     pub deadline: BootInstant,
     pub next_round_at: BootInstant,
+    /// When the last renewal that counted was sent.
+    renewed_at: BootInstant,
+    /// The Raft term that it was answered in, where that is known.
+    raft_term: Option<u64>,
     rounds: Vec<Round>,
 }
 
@@ -29,6 +37,8 @@ pub(super) enum Verdict {
     Open,
     /// It counts: the deadline is this.
     Counts(BootInstant),
+    /// It would count, but by all that is known the lease should have ended long before.
+    Outlived,
     /// It was answered by a leader that is one no longer.
     Stale { renewed_in: u64, read_in: u64 },
     /// The read, at this revision, does not show our key on the lease; or etcd says that there is
@@ -67,12 +77,20 @@ pub(super) struct Reading {
 const MOST_ROUNDS: usize = 5;
 
 impl Lease {
+    /// A deadline of `BOOT` is one that is not known: then nothing rests on it.
     pub fn new(id: LeaseId, ttl: Duration, deadline: BootInstant, now: BootInstant) -> Self {
+        let renewed_at = if deadline == BootInstant::BOOT {
+            now
+        } else {
+            deadline - (ttl - ttl / 6)
+        };
         Self {
             id,
             ttl,
             deadline,
             next_round_at: now,
+            renewed_at,
+            raft_term: None,
             rounds: Vec::new(),
         }
     }
@@ -139,7 +157,15 @@ impl Lease {
                 read_in: reading.raft_term,
             },
             (false, true) => {
+                // Clocks may differ in their rates, and a new leader gives it its whole time again.
+                let ends_by = self.renewed_at + self.ttl + self.ttl / 8;
+                let extended = self.raft_term.is_some_and(|term| renewal.raft_term > term);
+                self.renewed_at = sent_at;
+                self.raft_term = Some(renewal.raft_term);
                 self.ttl = renewal.ttl;
+                if sent_at > ends_by && !extended {
+                    return Verdict::Outlived;
+                }
                 Verdict::Counts(Self::deadline_after(sent_at, renewal.ttl))
             }
         }
@@ -189,6 +215,41 @@ mod tests {
     fn the_granted_ttl_counts_not_the_one_asked_for() {
         let deadline = BootInstant::from_ns(15_000_000_000);
         assert_eq!(judged(2 * TTL, 4, 4, true), Verdict::Counts(deadline));
+    }
+
+    /// The verdicts on a renewal that counts and on one that is sent so much later.
+    fn judged_again_after(pause: Duration, terms: [u64; 2]) -> Verdict {
+        let mut lease = Lease::new(LeaseId(7), TTL, SENT, SENT);
+        let mut verdict = Verdict::Open;
+        for (number, (sent_at, raft_term)) in (1..).zip([SENT, SENT + pause].into_iter().zip(terms))
+        {
+            let id = RoundId(number);
+            lease.begin_round(id, sent_at, 5);
+            lease.renewed(id, TTL, raft_term);
+            let reading = Reading {
+                raft_term,
+                revision: 9,
+                member_key_is_ours: true,
+            };
+            lease.read(id, reading);
+            verdict = lease.judge(id);
+        }
+        verdict
+    }
+
+    #[test]
+    fn a_lease_outlives_its_ttl_only_by_a_new_leader() {
+        let (within, past) = (TTL + TTL / 10, TTL + TTL / 7);
+        assert!(matches!(
+            judged_again_after(within, [4, 4]),
+            Verdict::Counts(_)
+        ));
+        assert!(matches!(
+            judged_again_after(past, [4, 5]),
+            Verdict::Counts(_)
+        ));
+        assert_eq!(judged_again_after(past, [4, 4]), Verdict::Outlived);
+        assert_eq!(judged_again_after(past, [4, 2]), Verdict::Outlived);
     }
 
     #[test]

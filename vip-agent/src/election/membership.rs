@@ -124,6 +124,12 @@ impl Election {
                     self.out.push(Action::SetLeaseDeadline(deadline));
                 }
             }
+            Verdict::Outlived => {
+                self.report(Report::Resync {
+                    cause: "the lease lives although it should have ended".to_owned(),
+                });
+                self.distrust_history();
+            }
             Verdict::Stale {
                 renewed_in,
                 read_in,

@@ -174,13 +174,13 @@ impl Vip {
         }
     }
 
-    /// What was known of its key is void. Unless it is served here already, it is not taken up
-    /// before `wait_until`, and then only on a revision that was made since.
-    pub fn begin_another_history(&mut self, wait_until: BootInstant) {
+    /// What was known of its key is void. Unless it is being served here, its gate open, it is not
+    /// taken up before `wait_until`, and then only on a revision that was made since.
+    pub fn begin_another_history(&mut self, wait_until: BootInstant, serving: bool) {
         self.revision = 0;
         self.key = Key::Unknown;
-        if self.local != Local::Up {
-            self.waits_until = wait_until;
+        if self.local != Local::Up || !serving {
+            self.waits_until = self.waits_until.max(wait_until);
         }
     }
 

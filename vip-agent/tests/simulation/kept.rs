@@ -121,6 +121,57 @@ fn a_give_up_deletes_nothing_of_another_history() {
     });
 }
 
+/// A backup brings back the lease of an owner that has been dead for long, with nothing in it that
+/// this one did not know: its lease lives although it should have ended, and that is how it can tell.
+#[test]
+fn a_lease_that_a_backup_brought_back_is_not_gone_on_with() {
+    let back = |after_ms| Back {
+        after_ms,
+        forgetful: false,
+        ttl_s: None,
+    };
+    holds(Schedule {
+        seed: 17_043_376_564_654_374_432,
+        nodes: vec![node(3), node(2)],
+        vips: 1,
+        etcd_drift_ppm: 0,
+        faults: vec![
+            (
+                11_769 * MS,
+                Fault::Restore {
+                    down_ms: 1001,
+                    as_another_cluster: false,
+                },
+            ),
+            (
+                6067 * MS,
+                Fault::Pause {
+                    node: 1,
+                    after: 7,
+                    ms: 4644,
+                },
+            ),
+            (4000 * MS, Fault::BackUp),
+            (
+                10_267 * MS,
+                Fault::Kill {
+                    node: 2,
+                    after: 6,
+                    back: back(1),
+                },
+            ),
+            (
+                9309 * MS,
+                Fault::Kill {
+                    node: 1,
+                    after: 0,
+                    back: back(3462),
+                },
+            ),
+        ],
+    });
+}
+
 fn holds(schedule: Schedule) {
     if let Err(violation) = World::new(&schedule, None, false).run() {
         panic!("{violation}");

@@ -285,3 +285,25 @@ fn a_store_restored_from_a_backup_is_read_as_a_new_one() {
     assert_eq!(rig.role(), Role::Vacant);
     assert_eq!(rig.claims(), 0, "found vacant: waited out");
 }
+
+#[test]
+fn an_owner_whose_lease_should_have_ended_waits_before_it_serves_again() {
+    let mut rig = Rig::owner();
+    rig.pass_confirming(500);
+    rig.pass(10_000);
+    let round = rig.take_round().expect("a round is due");
+    rig.answer(round, TTL, TERM, true);
+    assert_eq!(rig.steps(), ["close", "remove address"]);
+    assert!(rig.did.contains(&Action::Read));
+    let (ours, owner) = (
+        rig.election.view.members[NODE].clone(),
+        owned_by(NODE, LEASE, rig.revision),
+    );
+    rig.tell(Event::Read(rig.snapshot(&[ours], &[owner])));
+    rig.answer_join();
+    rig.did.clear();
+    rig.pass_confirming(2750);
+    assert_eq!(rig.steps(), Vec::<&str>::new());
+    rig.pass_confirming(250);
+    assert_eq!(rig.steps(), ["reassert"]);
+}
