@@ -8,6 +8,7 @@ use crate::agent::AgentConfig;
 use crate::bed::{Bed, VIP};
 use crate::probe::client::Mark;
 use crate::probe::{Probe, Report};
+use crate::say;
 
 /// How long a cluster may take to agree on an owner, on a busy machine.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(30);
@@ -69,6 +70,28 @@ pub fn calm(bed: &Bed, probe: &Probe, failover: &Failover) -> Result<Report> {
     probe.steady(2 * STEADY, SETTLED_WITHIN)?;
     let report = probe.since(failover.mark)?;
     never_two(&report)?;
+    Ok(report)
+}
+
+/// At most so many rounds, of 2 ms, may a client miss of what is to be no outage.
+pub const MOST_MISSED: usize = 2;
+
+/// Waits until all rounds since a mark are decided, and checks that the client missed next to none and none was answered by two. A busy machine
+/// does not fail this: see [`Report::missed`].
+pub fn unnoticed(what: &str, probe: &Probe, mark: Mark) -> Result<Report> {
+    let report = probe.decided_since(mark)?;
+    say::line(&format!(
+        "measured: {what}: {} of {} rounds missed (target at most {MOST_MISSED}); longest outage {}, the probe's own longest pause {}",
+        report.missed,
+        report.rounds,
+        say::told(report.longest_outage()),
+        say::told(report.longest_pause)
+    ));
+    never_two(&report)?;
+    ensure!(
+        report.missed <= MOST_MISSED,
+        "{what}: the client noticed: {report:#?}"
+    );
     Ok(report)
 }
 

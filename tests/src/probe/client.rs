@@ -15,7 +15,7 @@ use pnet::util::MacAddr;
 
 use super::frames::{Question, answer, arp_request, echo_request, icmp_echo, ip_answer};
 use super::records::{Records, Round, Source};
-use super::report::{PATIENCE, Report};
+use super::report::{GIVEN_UP, PATIENCE, Report};
 use super::socket::{IcmpSocket, PacketSocket, Receive};
 use crate::netns::Netns;
 use crate::wait;
@@ -105,6 +105,23 @@ impl Probe {
     /// The findings so far, from the start on.
     pub fn so_far(&self) -> Result<Report> {
         self.since(Mark(0))
+    }
+
+    /// As [`Probe::since`], up to the last round so far, once no round in it can be answered any more: what [`Report::missed`] wants.
+    pub fn decided_since(&self, mark: Mark) -> Result<Report> {
+        let (end, sent) = {
+            let records = self.records()?;
+            (records.rounds.len(), records.last_sent())
+        };
+        let decided_at = sent.unwrap_or_default() + GIVEN_UP;
+        let what = "the last round to be answered, or lost";
+        wait::until_true(what, 10 * GIVEN_UP, || {
+            Ok(self.shared.started.elapsed() > decided_at)
+        })?;
+        let now = self.shared.started.elapsed();
+        let mut records = self.records()?.from(mark.0);
+        records.rounds.truncate(end.saturating_sub(mark.0));
+        Ok(Report::of(&records, now))
     }
 
     /// Waits for a stretch of time, from now on, in which the ordinary client is answered without an outage for so long.
@@ -250,8 +267,9 @@ fn drain(plan: &Plan, shared: &Shared, sockets: &Sockets) -> Result<()> {
     }
     for socket in [&sockets.arp, &sockets.ip] {
         while let Some(frame) = socket.receive(&mut buffer)? {
+            let at_ns = shared.now_ns();
             match answer(frame, plan.vip) {
-                Ok(Some((answer, from))) => shared.lock().seen(answer, from),
+                Ok(Some((answer, from))) => shared.lock().seen(answer, from, at_ns),
                 Ok(None) => {}
                 Err(oddity) => shared.lock().oddities.push(oddity),
             }

@@ -36,6 +36,10 @@ pub struct Round {
     pub echo: SourceSet,
     /// Who answered the ordinary request.
     pub ordinary: SourceSet,
+    /// When the first answer to an ARP request came in.
+    pub arp_ns: Option<u64>,
+    /// When the first answer to an echo request came in.
+    pub echo_ns: Option<u64>,
 }
 
 /// All rounds so far.
@@ -70,6 +74,13 @@ impl Records {
         }
     }
 
+    /// When the last round was sent.
+    pub fn last_sent(&self) -> Option<Duration> {
+        self.rounds
+            .last()
+            .map(|round| Duration::from_nanos(round.sent_ns))
+    }
+
     /// The number of the first round that was sent at this time or later.
     pub fn first_at(&self, since_start: Duration) -> usize {
         self.rounds
@@ -77,7 +88,7 @@ impl Records {
     }
 
     /// Takes a note of an answer's frame: who answered. Answers to rounds that were never sent are not ours.
-    pub fn seen(&mut self, answer: Answer, from: MacAddr) {
+    pub fn seen(&mut self, answer: Answer, from: MacAddr, at_ns: u64) {
         let Some(bit) = self.bit(from) else {
             self.oddities
                 .push(format!("no room for another stranger: {from}"));
@@ -87,8 +98,14 @@ impl Records {
             return;
         };
         match answer.question {
-            Question::Arp => round.arp |= bit,
-            Question::Echo => round.echo |= bit,
+            Question::Arp => {
+                round.arp |= bit;
+                round.arp_ns.get_or_insert(at_ns);
+            }
+            Question::Echo => {
+                round.echo |= bit;
+                round.echo_ns.get_or_insert(at_ns);
+            }
             Question::Ordinary => round.ordinary |= bit,
         }
     }

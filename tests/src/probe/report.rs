@@ -9,6 +9,9 @@ use super::records::{Records, Round, Source, SourceSet};
 /// for the client it belongs to the outage.
 pub const PATIENCE: Duration = Duration::from_millis(10);
 
+/// A question without an answer for so long was lost. On a busy machine answers come late, and that is the machine's doing; none is lost by it.
+pub const GIVEN_UP: Duration = Duration::from_secs(1);
+
 /// A stretch of time in which the ordinary client got no answers: from the sending of the first request that was not answered promptly to the receipt
 /// of the first answer to it or to any later one. Its resolution is the probe's tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,10 @@ pub struct Report {
     pub in_flight: usize,
     /// All outages in order.
     pub outages: Vec<Outage>,
+    /// Rounds that were not served, as far as they are decided: the ordinary request, the ARP request or all echo requests were lost, or the ordinary
+    /// request had to wait for something that the echo requests, which need no neighbour cache, did not wait for. Unlike an outage this does not
+    /// count a late answer when all answers of the round are late: then the machine was busy, not the shared IP away.
+    pub missed: usize,
     /// Rounds in which more than one node answered, by ARP or echo. The ordinary request is left out: it may wait in the client's neighbour cache and be
     /// answered, rightly, by the next owner.
     pub by_two: usize,
@@ -87,6 +94,7 @@ impl Report {
                 round.answered_ns.is_none() && prompt(round, nanos(PATIENCE), nanos(now))
             }),
             outages: outages(rounds, now),
+            missed: count(&|round| missed(round, nanos(now))),
             by_two: count(&|round| by_two(round.arp | round.echo)),
             arp_by_two: count(&|round| by_two(round.arp)),
             echo_by_two: count(&|round| by_two(round.echo)),
@@ -172,6 +180,17 @@ fn outages(rounds: &[Round], now: Duration) -> Vec<Outage> {
 /// Whether a request was answered promptly; one that may yet be gets the benefit of the doubt.
 fn prompt(round: &Round, patience_ns: u64, now_ns: u64) -> bool {
     round.answered_ns.unwrap_or(now_ns) <= round.sent_ns + patience_ns
+}
+
+fn missed(round: &Round, now_ns: u64) -> bool {
+    if now_ns < round.sent_ns + nanos(GIVEN_UP) {
+        return false;
+    }
+    let answers = (round.answered_ns, round.arp_ns, round.echo_ns);
+    let (Some(ordinary), Some(_), Some(echo)) = answers else {
+        return true;
+    };
+    ordinary > echo + nanos(PATIENCE)
 }
 
 /// The earliest receipt among the answers to these requests. Requests may be answered out of order when a queue is flushed.
@@ -270,6 +289,32 @@ mod tests {
     }
 
     #[test]
+    fn a_round_is_missed_when_a_question_was_lost_or_waited_alone() {
+        let sent_ns = 0;
+        let round = |ordinary: Option<u64>, arp: Option<u64>, echo: Option<u64>| Round {
+            sent_ns,
+            answered_ns: ordinary.map(|ms| ms * MS),
+            arp_ns: arp.map(|ms| ms * MS),
+            echo_ns: echo.map(|ms| ms * MS),
+            ..Round::default()
+        };
+        let missed = |round, now_ms: u64| super::missed(&round, now_ms * MS);
+        assert!(!missed(round(Some(0), Some(0), Some(0)), 2000));
+        assert!(
+            !missed(round(Some(300), Some(290), Some(300)), 2000),
+            "all are late: the machine"
+        );
+        assert!(missed(round(None, Some(0), Some(0)), 2000));
+        assert!(missed(round(Some(0), None, Some(0)), 2000));
+        assert!(missed(round(Some(0), Some(0), None), 2000));
+        assert!(
+            missed(round(Some(300), Some(0), Some(0)), 2000),
+            "it queued for a neighbour"
+        );
+        assert!(!missed(round(None, None, None), 999), "not decided yet");
+    }
+
+    #[test]
     fn a_round_is_answered_by_two_nodes_however_they_answer() {
         let source = |node: &str, last| Source {
             node: node.to_owned(),
@@ -281,6 +326,7 @@ mod tests {
             records.seen(
                 Answer { question, round },
                 MacAddr::new(2, 0, 0, 0, 0, last),
+                0,
             )
         };
         seen(0, Question::Arp, 1);
