@@ -15,6 +15,9 @@ use crate::etcd::{Cluster, Security, USER};
 use crate::node::Node;
 use crate::process::{Process, tail};
 
+/// The name of an agent's log in its node's directory.
+pub const AGENT_LOG: &str = "agent.log";
+
 /// The parts of an agent's configuration that scenarios vary.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -118,13 +121,26 @@ pub fn start(node: &Node, config: &Path, environment: &[(String, String)]) -> Re
     let file = config.to_string_lossy();
     let mut command = vip_agent(&["run", "--config", &file])?;
     command.envs(environment.iter().cloned());
-    launch(node, command, "agent.log")
+    launch(node, command, AGENT_LOG)
 }
 
 /// Starts `vip-agent <arguments>` on a node with a log file of its own.
 pub fn start_with(node: &Node, arguments: &[&str], log: &str) -> Result<Process> {
     launch(node, vip_agent(arguments)?, log)
 }
+
+/// As [`start_with`], from another place than [`binary`].
+pub fn start_program(
+    node: &Node,
+    program: &Path,
+    arguments: &[&str],
+    log: &str,
+) -> Result<Process> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    launch(node, command, log)
+}
+
 /// Runs `vip-agent <arguments>` on a node to its end.
 pub fn run(node: &Node, arguments: &[&str]) -> Result<Output> {
     let mut command = vip_agent(arguments)?;

@@ -1,5 +1,6 @@
 //! The whole: a switch, nodes, a client, etcd and agents; and the frame that every scenario runs in.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use pnet::util::MacAddr;
 
-use crate::agent::{self, AgentConfig, Status, log_tail};
+use crate::agent::{self, AGENT_LOG, AgentConfig, Status, log_tail};
 use crate::etcd::{Cluster, Security};
 use crate::netns::Netns;
 use crate::node::Node;
@@ -149,6 +150,22 @@ impl Bed {
         Ok(())
     }
 
+    /// Starts the agent of one node from another program file, with the configuration that it has.
+    pub fn start_program(&mut self, index: usize, program: &Path) -> Result<()> {
+        let node = &self.nodes[index];
+        let config = node.directory().join("agent.yaml");
+        let arguments = ["run", "--config", &config.to_string_lossy()];
+        self.agents[index] = Some(agent::start_program(node, program, &arguments, AGENT_LOG)?);
+        Ok(())
+    }
+
+    /// What the agents of one node have written to their log so far.
+    pub fn agent_log(&self, index: usize) -> Result<String> {
+        let log = self.nodes[index].directory().join(AGENT_LOG);
+        let bytes = fs::read(&log).with_context(|| format!("reading {}", log.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Starts every node's agent.
     pub fn start_agents(&mut self, config: &AgentConfig) -> Result<()> {
         (0..self.nodes.len()).try_for_each(|index| self.start_agent(index, config))
@@ -252,7 +269,7 @@ impl Bed {
             ));
         }
         for node in &self.nodes {
-            let agent = node.directory().join("agent.log");
+            let agent = node.directory().join(AGENT_LOG);
             tails.push(log_tail(
                 &format!("agent on {}", node.name()),
                 &agent,
