@@ -1,10 +1,12 @@
 //! A real etcd cluster, one member per node.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::command;
@@ -20,6 +22,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 pub const USER: (&str, &str) = ("vip-agent", "correct horse");
 /// How long a token of [`Security::Password`] is good for after it was last used.
 pub const TOKEN_TTL: Duration = Duration::from_secs(2);
+const TOKEN: &str = "vip-testbed";
 const ROOT_USER: &str = "root:testbed";
 
 /// Who may talk to the cluster.
@@ -40,6 +43,7 @@ pub struct Cluster {
     /// What the servers' certificates are good for.
     addresses: Vec<String>,
     login: bool,
+    pre_vote: bool,
     members: Vec<Member>,
 }
 
@@ -91,8 +95,14 @@ impl Cluster {
             certificates,
             addresses,
             login: false,
+            pre_vote: false,
             members,
         })
+    }
+
+    /// Has members that start from now on ask whether they could win before they campaign, as etcd 3.5 does by itself.
+    pub fn set_pre_vote(&mut self) {
+        self.pre_vote = true;
     }
 
     /// Starts every member, waits until all follow one leader, and sets up users if it has any.
@@ -124,11 +134,14 @@ impl Cluster {
             "--initial-cluster",
             &member.peers,
             "--initial-cluster-token",
-            "vip-testbed",
+            TOKEN,
             "--logger",
             "zap",
         ]);
         command.arg("--data-dir").arg(member.directory.join("etcd"));
+        if self.pre_vote {
+            command.arg("--pre-vote");
+        }
         command.args([
             "--listen-client-urls",
             &format!("{client},{scheme}://127.0.0.1:2379"),
@@ -178,6 +191,65 @@ impl Cluster {
         Ok(())
     }
 
+    /// Stops all members at one instant.
+    pub fn stop_all(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            member.process.as_mut().map_or(Ok(()), Process::strike)?;
+        }
+        (0..self.members.len()).try_for_each(|index| self.stop(index))
+    }
+
+    /// Sends a signal to one member, which must run.
+    pub fn signal(&mut self, index: usize, signal: Signal) -> Result<()> {
+        let member = &mut self.members[index];
+        let process = member.process.as_mut();
+        process
+            .with_context(|| format!("etcd on {} does not run", member.name))?
+            .signal(signal)
+    }
+
+    /// Takes a stopped cluster's data away: it starts anew, and empty.
+    pub fn wipe(&mut self) -> Result<()> {
+        for index in 0..self.members.len() {
+            let data = self.data(index);
+            fs::remove_dir_all(&data).with_context(|| format!("removing {}", data.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what one member has in a file.
+    pub fn save(&self, index: usize, file: &Path) -> Result<()> {
+        let file = file.to_string_lossy();
+        self.etcdctl(index, &["snapshot", "save", &file]).map(drop)
+    }
+
+    /// Gives every member of a stopped cluster what [`Cluster::save`] kept.
+    pub fn restore(&mut self, file: &Path) -> Result<()> {
+        self.wipe()?;
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            let mut command = Command::new("etcdctl");
+            command
+                .env("ETCDCTL_API", "3")
+                .args(["snapshot", "restore"])
+                .arg(file);
+            command.args(["--name", &member.name, "--initial-cluster", &member.peers]);
+            command.args(["--initial-cluster-token", TOKEN]);
+            command.args([
+                "--initial-advertise-peer-urls",
+                &format!("http://{}:2380", member.address),
+            ]);
+            command.arg("--data-dir").arg(self.data(index));
+            command::succeed(&mut command)?;
+        }
+        Ok(())
+    }
+
+    /// Where one member's data lie.
+    pub fn data(&self, index: usize) -> PathBuf {
+        self.members[index].directory.join("etcd")
+    }
+
     /// One member's process, if it runs.
     pub fn process(&mut self, index: usize) -> Option<&mut Process> {
         self.members[index].process.as_mut()
@@ -211,6 +283,13 @@ impl Cluster {
             )?;
         }
         Ok(())
+    }
+
+    /// The member behind a client URL.
+    pub fn behind(&self, endpoint: &str) -> Result<usize> {
+        let all = self.endpoints();
+        let found = all.iter().position(|one| one == endpoint);
+        found.with_context(|| format!("{endpoint} is none of {all:?}"))
     }
 
     /// The leader's place among the nodes, as the members that run see it; fails while there is none.
@@ -318,6 +397,37 @@ impl Cluster {
             .collect())
     }
 
+    /// The revision that a linearizable read is answered at.
+    pub fn revision(&self) -> Result<i64> {
+        let index = *self.running().first().context("no etcd member runs")?;
+        let text = self.etcdctl(index, &["get", "/", "--write-out", "json"])?;
+        let answer: Value =
+            serde_json::from_str(&text).with_context(|| format!("etcdctl said {text}"))?;
+        let revision = answer.pointer("/header/revision").and_then(Value::as_i64);
+        revision.with_context(|| format!("no revision in {text}"))
+    }
+
+    /// Whether this etcd has a known fault: a leader that could not go on for a while, and was replaced, afterwards has leases revoked that its successor
+    /// has been renewing (etcd-io/etcd#15247; mended in 3.4.31 and 3.5.13).
+    pub fn revokes_live_leases() -> Result<bool> {
+        let version = version()?;
+        Ok(version < (3, 4, 31) || ((3, 5, 0)..(3, 5, 13)).contains(&version))
+    }
+
+    /// Whether a member can depose the leader by its mere coming back: one that was cut off campaigned all the while, and its term is ahead; one that
+    /// starts may campaign before it hears of the leader. From 3.5 on a member asks first whether it could win (PreVote).
+    pub fn is_disturbed_by_who_comes_back() -> Result<bool> {
+        Ok(version()? < (3, 5, 0))
+    }
+
+    /// Whether a key stood at an earlier revision.
+    pub fn had_key(&self, key: &str, revision: i64) -> Result<bool> {
+        let index = *self.running().first().context("no etcd member runs")?;
+        let revision = revision.to_string();
+        let text = self.etcdctl(index, &["get", "--keys-only", "--rev", &revision, key])?;
+        Ok(text.lines().any(|line| line == key))
+    }
+
     /// Client URLs of all members, in the order of the nodes.
     pub fn endpoints(&self) -> Vec<String> {
         self.members
@@ -415,5 +525,22 @@ impl Cluster {
         }
         self.login = true;
         Ok(())
+    }
+}
+
+/// Of the etcd that is installed.
+fn version() -> Result<(u32, u32, u32)> {
+    let text = command::run("etcd", &["--version"])?;
+    let version = text
+        .lines()
+        .find_map(|line| line.strip_prefix("etcd Version: "));
+    let numbers: Vec<u32> = version
+        .into_iter()
+        .flat_map(|version| version.trim().split('.'))
+        .map_while(|number| number.parse().ok())
+        .collect();
+    match numbers[..] {
+        [major, minor, patch] => Ok((major, minor, patch)),
+        _ => bail!("etcd tells no version: {text}"),
     }
 }

@@ -10,6 +10,17 @@ use crate::agent::AgentConfig;
 use crate::bed::Bed;
 use crate::switch::{Interface, LAN, MGMT};
 
+/// How an etcd member falls ill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Illness {
+    /// SIGKILL; its connections are reset.
+    Killed,
+    /// SIGSTOP; its connections stand.
+    Frozen,
+    /// No frame of its node's etcd network comes through, and the carrier stays. Only where etcd has a network of its own.
+    BlackHoled,
+}
+
 /// How long an agent may take to end after it was asked to.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -80,6 +91,31 @@ impl Bed {
     /// Mends that.
     pub fn reconnect_to_etcd(&self, index: usize) -> Result<()> {
         self.each_port(index, Some(MGMT), true)
+    }
+
+    /// Makes an etcd member ill.
+    pub fn sicken_etcd(&mut self, index: usize, illness: Illness) -> Result<()> {
+        match illness {
+            Illness::Killed => self.cluster.stop(index),
+            Illness::Frozen => self.cluster.signal(index, Signal::SIGSTOP),
+            Illness::BlackHoled => {
+                let mut cables = self.nodes[index].on(MGMT);
+                cables.try_for_each(|cable| self.switch.port_black_holed(cable))
+            }
+        }
+    }
+
+    /// Has it well again, and waits until all members are.
+    pub fn heal_etcd(&mut self, index: usize, illness: Illness) -> Result<()> {
+        match illness {
+            Illness::Killed => self.cluster.start(index)?,
+            Illness::Frozen => self.cluster.signal(index, Signal::SIGCONT)?,
+            Illness::BlackHoled => {
+                let mut cables = self.nodes[index].on(MGMT);
+                cables.try_for_each(|cable| self.switch.port_forwarding(cable))?;
+            }
+        }
+        self.cluster.ready()
     }
 
     fn end_agent(&mut self, index: usize, signal: Signal) -> Result<ExitStatus> {

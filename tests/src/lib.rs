@@ -7,8 +7,8 @@
 //! |---|---|
 //! | [`bed`] | the whole: raise, tear down, one scenario from start to end |
 //! | [`netns`], [`switch`], [`xdp_pass`], [`node`] | the machines and the wires |
-//! | [`process`], [`etcd`], [`tls`], [`agent`], [`gate`] | the programs that run on them, and the pinned maps |
-//! | [`fault`], [`failover`] | stop, kill, freeze, power cut, cable, loss of etcd alone; and what follows |
+//! | [`process`], [`etcd`], [`disk`], [`tls`], [`agent`], [`gate`] | the programs that run on them, their disks, and the pinned maps |
+//! | [`fault`], [`failover`] | stop, kill, freeze, power cut, cable, loss of etcd alone, a sick etcd member; and what follows |
 //! | [`undo`], [`wall_clock`] | what others on the machine undo behind an agent's back |
 //! | [`chaos`] | random faults, several at once |
 //! | [`probe`] | outage, and rounds answered by two |
@@ -18,6 +18,7 @@ pub mod agent;
 pub mod bed;
 pub mod chaos;
 pub mod command;
+pub mod disk;
 pub mod etcd;
 pub mod failover;
 pub mod fault;

@@ -16,7 +16,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 
 use crate::netns::Netns;
-use crate::{say, wait};
+use crate::{disk, say, wait};
 
 const ROOT: &str = "/run/vip-testbed";
 const LOCK: &str = "/run/vip-testbed.lock";
@@ -179,6 +179,11 @@ fn clear(run: &str) -> Result<()> {
     let mut errors = Vec::new();
     let mut note =
         |result: Result<()>| errors.extend(result.err().map(|error| format!("{error:#}")));
+    let directory = Path::new(ROOT).join(run);
+    for disk in mounts_under(&directory, "ext4")? {
+        // One that is not frozen says so. Who waits for one that is cannot be killed.
+        let _ = disk::thaw(&disk);
+    }
     let namespaces = Netns::list(&format!("{run}-"))?;
     for netns in &namespaces {
         note(kill_all_in(netns));
@@ -186,15 +191,14 @@ fn clear(run: &str) -> Result<()> {
     for netns in &namespaces {
         note(netns.delete());
     }
-    let directory = Path::new(ROOT).join(run);
-    for mounted in mounts_under(&directory)? {
+    for mounted in mounts_under(&directory, "")? {
         note(
             umount2(&mounted, MntFlags::MNT_DETACH)
                 .with_context(|| format!("unmounting {}", mounted.display())),
         );
     }
     // A bpffs that would not go must not lose the logs that tell why.
-    if mounts_under(&directory)?.is_empty() && directory.exists() {
+    if mounts_under(&directory, "")?.is_empty() && directory.exists() {
         note(
             fs::remove_dir_all(&directory)
                 .with_context(|| format!("removing {}", directory.display())),
@@ -229,11 +233,17 @@ fn kill_all_in(netns: &Netns) -> Result<()> {
     }
 }
 
-fn mounts_under(directory: &Path) -> Result<Vec<PathBuf>> {
+/// The mount points of one kind of file system; of any, if `kind` is empty.
+fn mounts_under(directory: &Path, kind: &str) -> Result<Vec<PathBuf>> {
     let table =
         fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+    let is_kind = |line: &&str| {
+        let found = line.split(" - ").nth(1).unwrap_or_default();
+        found.starts_with(kind)
+    };
     let points = table
         .lines()
+        .filter(is_kind)
         .filter_map(|line| line.split(' ').nth(4))
         .map(PathBuf::from);
     Ok(points

@@ -132,6 +132,20 @@ impl Switch {
             .map(drop)
     }
 
+    /// Loses every frame to and from the machine, while its carrier stays.
+    pub fn port_black_holed(&self, interface: &Interface) -> Result<()> {
+        self.netns
+            .ip(&["link", "set", &interface.port, "nomaster"])
+            .map(drop)
+    }
+
+    /// Forwards its frames again.
+    pub fn port_forwarding(&self, interface: &Interface) -> Result<()> {
+        self.netns
+            .ip(&["link", "set", &interface.port, "master", interface.network])
+            .map(drop)
+    }
+
     /// The namespace that the bridges live in.
     pub fn netns(&self) -> &Netns {
         &self.netns

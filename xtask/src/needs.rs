@@ -69,6 +69,11 @@ const NEEDS: &[Need] = &[
         Sign::Program("ip"),
     ),
     apt(
+        "e2fsprogs",
+        "the file system of an etcd member whose disk stalls in a test",
+        Sign::Program("mkfs.ext4"),
+    ),
+    apt(
         "iputils-ping",
         "asks for a shared IP as a client would",
         Sign::Program("ping"),
