@@ -2,34 +2,47 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 use vip_tests::agent::AgentConfig;
 use vip_tests::bed::{Bed, Setup, VIP, scenario};
-use vip_tests::failover::{Failover, SETTLED_WITHIN, calm, fail_over, never_two, up};
+use vip_tests::failover::{Failover, SETTLED_WITHIN, calm, fail_over, never_two, unnoticed, up};
 use vip_tests::probe::Probe;
 use vip_tests::probe::client::TICK;
 use vip_tests::{gate, say, wait};
 
-/// On top of each target: these run on busy two-core machines too. The figures themselves are printed.
-const SLACK: Duration = Duration::from_secs(3);
-const STOP_TARGET: Duration = Duration::from_millis(50);
-const KILL_TARGET: Duration = Duration::from_millis(1500);
-const CUT_TARGET: Duration = Duration::from_millis(2800);
-/// The TTL, and 4 s for etcd's own election and the longer lease after it.
-const CUT_WITH_LEADER_TARGET: Duration = Duration::from_secs(6);
+/// What a case may take: the target that the figure is printed beside, and what a busy two-core machine is granted on top of it.
+#[derive(Clone, Copy)]
+struct Limit {
+    target: Duration,
+    slack: Duration,
+}
+
+/// The gate goes first and the key right after. Less than a lease has left at least (2 s, less a renewal's age of up to 0.33 s), so that a handover
+/// which only the end of the lease brought about is over it.
+const STOP: Limit = limit(50, 1000);
+/// The same by way of netlink, which tells of the carrier, and with another's take-over on a machine that is unplugging things.
+const UNFIT: Limit = limit(100, 1000);
+/// From the deadline to the lease's end and etcd's next look at it, which it takes each 0.5 s. The slack is two more of these looks.
+const KILL: Limit = limit(1500, 1000);
+/// From the last renewal to the lease's end and etcd's next look. The slack is two more.
+const CUT: Limit = limit(2800, 1000);
+/// The TTL, and 4 s for etcd's own election and the longer lease after it. The slack is one more election that came to no result.
+const CUT_WITH_LEADER: Limit = limit(6000, 2000);
 
 #[test]
 fn owner_stopped_by_sigterm_hands_over_and_leaves_nothing_behind() -> Result<()> {
     scenario("owner stopped", Setup::default(), |bed| {
         let config = AgentConfig::new(VIP);
         let (owner, probe) = up(bed, &config)?;
+        let before = bed.cluster.revision()?;
         let failover = fail_over(bed, &probe, owner, |bed| {
             let status = bed.stop_agent(owner)?;
             ensure!(status.success(), "the stopped agent ended with {status}");
             Ok(())
         })?;
-        judge("stop", &failover, STOP_TARGET)?;
+        judge("stop", &failover, STOP)?;
+        owner_key_was_deleted_before_the_lease_went(bed, owner, before)?;
         nothing_left_on(bed, owner)?;
         bed.start_agent(owner, &config)?;
         calm(bed, &probe, &failover)?;
@@ -44,7 +57,7 @@ fn owner_killed_serves_until_its_deadline_and_no_longer() -> Result<()> {
         let (owner, probe) = up(bed, &config)?;
         bed.cluster.lead_elsewhere(owner)?;
         let failover = fail_over(bed, &probe, owner, |bed| bed.kill_agent(owner))?;
-        judge("kill -9", &failover, KILL_TARGET)?;
+        judge("kill -9", &failover, KILL)?;
         ensure!(
             !bed.nodes[owner].pins()?.is_empty(),
             "the guard of a killed agent must stand"
@@ -67,7 +80,7 @@ fn owner_frozen_is_shut_by_its_gate_and_wakes_as_a_follower() -> Result<()> {
         let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
         bed.cluster.lead_elsewhere(owner)?;
         let failover = fail_over(bed, &probe, owner, |bed| bed.freeze_agent(owner))?;
-        judge("freeze", &failover, KILL_TARGET)?;
+        judge("freeze", &failover, KILL)?;
         silent_past_its_deadline(bed, &probe, owner)?;
         bed.thaw_agent(owner)?;
         calm(bed, &probe, &failover)?;
@@ -81,22 +94,60 @@ fn owner_frozen_is_shut_by_its_gate_and_wakes_as_a_follower() -> Result<()> {
 
 #[test]
 fn owner_without_power_is_replaced() -> Result<()> {
-    power_cut("power cut", false, CUT_TARGET)
+    power_cut("power cut", false, CUT)
 }
 
 #[test]
 fn owner_without_power_is_replaced_also_when_it_leads_etcd() -> Result<()> {
-    power_cut("power cut with etcd's leader", true, CUT_WITH_LEADER_TARGET)
+    power_cut("power cut with etcd's leader", true, CUT_WITH_LEADER)
 }
 
 #[test]
 fn owner_without_cable_is_replaced() -> Result<()> {
-    cable("cable", false, CUT_TARGET)
+    cable("cable", false, CUT)
 }
 
 #[test]
 fn owner_without_cable_is_replaced_also_when_it_leads_etcd() -> Result<()> {
-    cable("cable with etcd's leader", true, CUT_WITH_LEADER_TARGET)
+    cable("cable with etcd's leader", true, CUT_WITH_LEADER)
+}
+
+#[test]
+fn owner_whose_network_goes_while_etcd_stays_gives_up_at_once() -> Result<()> {
+    scenario(
+        "cable, with etcd elsewhere",
+        Setup {
+            mgmt: true,
+            ..Setup::default()
+        },
+        |bed| {
+            let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
+            let before = bed.cluster.revision()?;
+            let failover = fail_over(bed, &probe, owner, |bed| bed.pull_cable(owner))?;
+            judge("cable, with etcd elsewhere", &failover, UNFIT)?;
+            ensure!(
+                !bed.nodes[owner].has_address(VIP)?,
+                "the old owner kept the address"
+            );
+            // It is a member all the while, so its lease did not bring this about.
+            let member = format!("/vip-agent/members/{}", bed.nodes[owner].name());
+            for revision in before..=bed.cluster.revision()? {
+                ensure!(
+                    bed.cluster.had_key(&member, revision)?,
+                    "its lease was lost"
+                );
+            }
+            let status = bed.status(owner)?;
+            ensure!(
+                status.waiting_for().contains("eth0"),
+                "its status does not name the interface: {}",
+                status.0
+            );
+            bed.plug_cable(owner)?;
+            calm(bed, &probe, &failover)?;
+            Ok(())
+        },
+    )
 }
 
 #[test]
@@ -111,7 +162,7 @@ fn owner_cut_off_from_etcd_alone_shuts_its_gate_while_clients_still_reach_it() -
             let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
             bed.cluster.lead_elsewhere(owner)?;
             let failover = fail_over(bed, &probe, owner, |bed| bed.cut_off_from_etcd(owner))?;
-            judge("cut off from etcd", &failover, CUT_TARGET)?;
+            judge("cut off from etcd", &failover, KILL)?;
             silent_past_its_deadline(bed, &probe, owner)?;
             let old = bed.status(owner)?;
             ensure!(old.vip(VIP)?.gate() == "closed", "{}", old.0);
@@ -142,20 +193,10 @@ fn a_short_loss_of_etcd_costs_nothing() -> Result<()> {
             })?;
             bed.reconnect_to_etcd(owner)?;
             probe.steady(Duration::from_secs(4), SETTLED_WITHIN)?;
-            let report = probe.since(mark)?;
-            never_two(&report)?;
-            say::measured(
-                "outage for 0.5 s without etcd",
-                report.longest_outage(),
-                Duration::ZERO,
-            );
+            unnoticed("0.5 s without etcd", &probe, mark)?;
             ensure!(
                 bed.owner_of(VIP)? == Some(owner) && bed.status(owner)?.vip(VIP)?.epoch() == epoch,
                 "the shared IP changed hands"
-            );
-            ensure!(
-                report.longest_outage() < Duration::from_millis(500),
-                "{report:#?}"
             );
             Ok(())
         },
@@ -186,25 +227,25 @@ fn control_with_its_gate_held_open_a_frozen_owner_answers_beside_the_next() -> R
     })
 }
 
-fn power_cut(what: &str, with_leader: bool, target: Duration) -> Result<()> {
+fn power_cut(what: &str, with_leader: bool, limit: Limit) -> Result<()> {
     scenario(what, Setup::default(), |bed| {
         let config = AgentConfig::new(VIP);
         let (owner, probe) = up(bed, &config)?;
         place_leader(bed, owner, with_leader)?;
         let failover = fail_over(bed, &probe, owner, |bed| bed.cut_power(owner))?;
-        judge(what, &failover, target)?;
+        judge(what, &failover, limit)?;
         bed.restore_power(owner, &config)?;
         calm(bed, &probe, &failover)?;
         Ok(())
     })
 }
 
-fn cable(what: &str, with_leader: bool, target: Duration) -> Result<()> {
+fn cable(what: &str, with_leader: bool, limit: Limit) -> Result<()> {
     scenario(what, Setup::default(), |bed| {
         let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
         place_leader(bed, owner, with_leader)?;
         let failover = fail_over(bed, &probe, owner, |bed| bed.pull_cable(owner))?;
-        judge(what, &failover, target)?;
+        judge(what, &failover, limit)?;
         bed.plug_cable(owner)?;
         calm(bed, &probe, &failover)?;
         ensure!(
@@ -223,7 +264,8 @@ fn place_leader(bed: &Bed, owner: usize, with_leader: bool) -> Result<()> {
     }
 }
 
-fn judge(what: &str, failover: &Failover, target: Duration) -> Result<()> {
+fn judge(what: &str, failover: &Failover, limit: Limit) -> Result<()> {
+    let Limit { target, slack } = limit;
     let report = &failover.report;
     say::measured(&format!("{what} outage"), report.longest_outage(), target);
     if report.longest_pause > 5 * TICK {
@@ -234,10 +276,17 @@ fn judge(what: &str, failover: &Failover, target: Duration) -> Result<()> {
     }
     never_two(report)?;
     ensure!(
-        report.longest_outage() <= target + SLACK,
+        report.longest_outage() <= target + slack,
         "{what}: the outage was far above its target of {target:?}: {report:#?}"
     );
     Ok(())
+}
+
+const fn limit(target_ms: u64, slack_ms: u64) -> Limit {
+    Limit {
+        target: Duration::from_millis(target_ms),
+        slack: Duration::from_millis(slack_ms),
+    }
 }
 
 /// Checks that a node that lost the shared IP answers nothing more, by the deadline in its own kernel and not by anybody's goodwill.
@@ -259,6 +308,23 @@ fn silent_past_its_deadline(bed: &Bed, probe: &Probe, old: usize) -> Result<()> 
         node.name()
     );
     Ok(())
+}
+
+/// A lease takes all its keys with it at one revision. So one at which the owner key has gone, and the member key on the same lease has not, shows that
+/// it was deleted by itself.
+fn owner_key_was_deleted_before_the_lease_went(bed: &Bed, old: usize, before: i64) -> Result<()> {
+    let owner = format!("/vip-agent/owners/{VIP}");
+    let member = format!("/vip-agent/members/{}", bed.nodes[old].name());
+    for revision in before..=bed.cluster.revision()? {
+        if !bed.cluster.had_key(&owner, revision)? {
+            ensure!(
+                bed.cluster.had_key(&member, revision)?,
+                "the owner key went with the lease, at revision {revision}"
+            );
+            return Ok(());
+        }
+    }
+    bail!("no revision since {before} is without the owner key");
 }
 
 fn nothing_left_on(bed: &Bed, index: usize) -> Result<()> {
