@@ -9,6 +9,9 @@ use vip_tests::bed::{Bed, Setup, VIP, scenario};
 use vip_tests::failover::{SETTLED_WITHIN, STEADY, never_two, unnoticed, up};
 use vip_tests::process::Process;
 
+/// For agents that are to come back within it: on a busy machine the kernel can take seconds to load their programs.
+const TTL: Duration = Duration::from_secs(6);
+
 #[test]
 fn an_agent_on_hold_leaves_its_shared_ip_served_and_the_next_goes_on() -> Result<()> {
     goes_on("hold and restart", |bed, owner, config| {
@@ -128,14 +131,17 @@ fn goes_on(
     interrupt: impl FnOnce(&mut Bed, usize, &AgentConfig) -> Result<()>,
 ) -> Result<()> {
     scenario(what, Setup::default(), |bed| {
-        let config = AgentConfig::new(VIP);
+        let config = AgentConfig {
+            ttl: format!("{}s", TTL.as_secs()),
+            ..AgentConfig::new(VIP)
+        };
         let (owner, probe) = up(bed, &config)?;
         let epoch = bed.status(owner)?.vip(VIP)?.epoch();
         let mark = probe.mark()?;
         interrupt(bed, owner, &config)?;
         bed.settled(VIP, &[0, 1, 2], SETTLED_WITHIN)?;
         // Past the old lease's end, had nobody taken it up.
-        probe.steady(Duration::from_secs(4), SETTLED_WITHIN)?;
+        probe.steady(TTL + STEADY, SETTLED_WITHIN)?;
         unnoticed(what, &probe, mark)?;
         ensure!(
             bed.owner_of(VIP)? == Some(owner),
