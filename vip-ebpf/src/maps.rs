@@ -54,7 +54,7 @@ impl Surroundings for Maps {
         for (at, word) in words.iter_mut().enumerate() {
             // SAFETY: a `Gate` is so many aligned words, and elements stay mapped while a program
             // runs. Each is read once and whole, for `put_gate` may be changing it.
-            *word = unsafe { gate.add(at).read_volatile() };
+            *word = unsafe { gate.wrapping_add(at).read_volatile() };
         }
         Some(Gate::from_words(words))
     }
@@ -103,7 +103,7 @@ pub fn put_gate(vip: &VipKey, words: [u64; GATE_WORDS]) -> Option<()> {
     }
     for (at, word) in rest.into_iter().enumerate() {
         // SAFETY: as above.
-        unsafe { gate.add(1 + at).write_volatile(word) };
+        unsafe { gate.wrapping_add(1 + at).write_volatile(word) };
     }
     // SAFETY: as above.
     unsafe { gate.write_volatile(deadline_ns) };

@@ -50,7 +50,11 @@ impl Election {
         let complete = self.view.is_complete_at(snapshot.revision);
         let otherwise = |vip: &Vip| match (&vip.key, snapshot.owners.get(&vip.ip)) {
             (Key::Held(known), Some(read)) => is_impossible(snapshot.revision, known, read),
-            (Key::Held(_), None) | (Key::Vacant { .. }, Some(_)) => complete,
+            // It was vacant in between.
+            (Key::Vacant { .. }, Some(read)) => {
+                complete || snapshot.revision >= vip.revision && read.mod_revision <= vip.revision
+            }
+            (Key::Held(_), None) => complete,
             (Key::Unknown, _) | (Key::Vacant { .. }, None) => false,
         };
         self.view.is_contradicted_by(snapshot, known) || self.vips.values().any(otherwise)
@@ -64,6 +68,10 @@ impl Election {
             read: snapshot.revision,
         });
         self.view.begin_another_history();
+        let now = self.now;
+        if let Some(lease) = self.lease_mut() {
+            lease.forget_rounds(now);
+        }
         // Its revision says nothing in this one.
         self.forget_member_key();
         self.wait_out(longest_ttl);
@@ -103,7 +111,7 @@ impl Election {
             return;
         }
         let mut changes = changes;
-        changes.retain(|change| self.view.is_news(change));
+        changes.retain(|change| self.view.is_news(change.revision()));
         // Members first: who is a candidate for a vacancy is decided after all of its revision.
         for change in &changes {
             self.view.take_in_change(change);

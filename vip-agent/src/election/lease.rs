@@ -24,8 +24,11 @@ pub(super) struct Lease {
     pub deadline: BootInstant,
     pub next_round_at: BootInstant,
     /// When the last renewal that counted was sent.
+    counted_at: BootInstant,
+    /// When the last one was sent that was answered at all: it prolonged the lease, unless who answered
+    /// was deposed.
     renewed_at: BootInstant,
-    /// The Raft term that it was answered in, where that is known.
+    /// The Raft term of the last that counted, or one that the lease surely lived in.
     raft_term: Option<u64>,
     rounds: Vec<Round>,
 }
@@ -89,6 +92,7 @@ impl Lease {
             ttl,
             deadline,
             next_round_at: now,
+            counted_at: renewed_at,
             renewed_at,
             raft_term: None,
             rounds: Vec::new(),
@@ -99,6 +103,20 @@ impl Lease {
     /// of the TTL before etcd can let the lease go, for clocks that run at different rates.
     pub fn deadline_after(sent_at: BootInstant, ttl: Duration) -> BootInstant {
         sent_at + (ttl - ttl / 6)
+    }
+
+    /// A read was answered in this term at `now`. Taken for the term of the last renewal if the lease
+    /// can't have ended by then.
+    pub fn lives_in(&mut self, raft_term: u64, now: BootInstant) {
+        if now <= self.ends_by() {
+            self.raft_term = Some(raft_term);
+        }
+    }
+
+    /// Nothing that was asked before is of use any more.
+    pub fn forget_rounds(&mut self, now: BootInstant) {
+        self.rounds.clear();
+        self.next_round_at = now;
     }
 
     pub fn begin_round(&mut self, id: RoundId, now: BootInstant, known_revision: i64) {
@@ -124,8 +142,14 @@ impl Lease {
     }
 
     pub fn renewed(&mut self, id: RoundId, ttl: Duration, raft_term: u64) {
-        if let Some(round) = self.round(id) {
-            round.renewal = Some(Renewal { ttl, raft_term });
+        let ends_by = self.ends_by();
+        let Some(round) = self.round(id) else {
+            return;
+        };
+        round.renewal = Some(Renewal { ttl, raft_term });
+        let sent_at = round.sent_at;
+        if !ttl.is_zero() && sent_at <= ends_by {
+            self.renewed_at = self.renewed_at.max(sent_at);
         }
     }
 
@@ -152,23 +176,33 @@ impl Lease {
             (true, true) | (false, false) => Verdict::Unseen {
                 read_at: reading.revision,
             },
-            (false, true) if reading.raft_term > renewal.raft_term => Verdict::Stale {
-                renewed_in: renewal.raft_term,
-                read_in: reading.raft_term,
-            },
+            (false, true) if reading.raft_term > renewal.raft_term => {
+                self.renewed_at = self.counted_at;
+                Verdict::Stale {
+                    renewed_in: renewal.raft_term,
+                    read_in: reading.raft_term,
+                }
+            }
             (false, true) => {
-                // Clocks may differ in their rates, and a new leader gives it its whole time again.
-                let ends_by = self.renewed_at + self.ttl + self.ttl / 8;
+                // A new leader gives it its whole time again.
                 let extended = self.raft_term.is_some_and(|term| renewal.raft_term > term);
-                self.renewed_at = sent_at;
+                let outlived = sent_at > self.ends_by() && !extended;
+                self.counted_at = sent_at;
+                self.renewed_at = self.renewed_at.max(sent_at);
                 self.raft_term = Some(renewal.raft_term);
                 self.ttl = renewal.ttl;
-                if sent_at > ends_by && !extended {
+                if outlived {
                     return Verdict::Outlived;
                 }
                 Verdict::Counts(Self::deadline_after(sent_at, renewal.ttl))
             }
         }
+    }
+
+    /// By then etcd has let it go, if none was renewed since and no leader was elected; clocks may
+    /// differ in their rates.
+    fn ends_by(&self) -> BootInstant {
+        self.renewed_at + self.ttl + self.ttl / 8
     }
 
     fn round(&mut self, id: RoundId) -> Option<&mut Round> {
@@ -235,6 +269,24 @@ mod tests {
             verdict = lease.judge(id);
         }
         verdict
+    }
+
+    #[test]
+    fn renewals_that_were_answered_without_a_read_prolong_the_lease_all_the_same() {
+        let mut lease = Lease::new(LeaseId(7), TTL, SENT + (TTL - TTL / 6), SENT);
+        let mut sent_at = SENT;
+        for number in 1..20 {
+            sent_at = sent_at + TTL / 6;
+            lease.begin_round(RoundId(number), sent_at, 5);
+            lease.renewed(RoundId(number), TTL, 4);
+        }
+        let reading = Reading {
+            raft_term: 4,
+            revision: 9,
+            member_key_is_ours: true,
+        };
+        lease.read(RoundId(19), reading);
+        assert!(matches!(lease.judge(RoundId(19)), Verdict::Counts(_)));
     }
 
     #[test]

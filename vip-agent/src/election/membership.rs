@@ -22,7 +22,8 @@ impl Election {
         match ours {
             Some(member) => {
                 let ttl = Duration::from_millis(member.record.ttl_ms);
-                let lease = Lease::new(id, ttl, deadline, self.now);
+                let mut lease = Lease::new(id, ttl, deadline, self.now);
+                lease.lives_in(snapshot.raft_term, self.now);
                 let written = Some((member.mod_revision, member.record.clone()));
                 self.membership = Membership::In {
                     lease,
@@ -168,7 +169,9 @@ impl Election {
                     mod_revision: revision,
                     record,
                 };
-                self.view.members.insert(node, keyed);
+                if self.view.is_news(revision) {
+                    self.view.members.insert(node, keyed);
+                }
                 self.view.namesake_since = None;
                 if first {
                     self.report(Report::Joined {
@@ -178,11 +181,13 @@ impl Election {
                     });
                 }
             }
-            Outcome::Refused { current, .. } => {
-                match current {
-                    Some(other) => self.view.members.insert(node, other),
-                    None => self.view.members.remove(&node),
-                };
+            Outcome::Refused { current, revision } => {
+                if self.view.is_news(revision) {
+                    match current {
+                        Some(other) => self.view.members.insert(node, other),
+                        None => self.view.members.remove(&node),
+                    };
+                }
                 self.forget_member_key();
                 // What stands there may be a record that can't be read, and go on standing there.
                 if let Membership::In { lease, join_at, .. } = &mut self.membership {

@@ -28,8 +28,6 @@ pub(super) struct View {
     pub namesake_seen_at: BootInstant,
     raft_term: u64,
     phase: Phase,
-    /// The revision of the last full read.
-    read_at: i64,
     /// Up to which revision all changes are known, and not those of our own transactions alone.
     complete_to: i64,
     /// Whether another read than a full one has shown another history.
@@ -64,7 +62,6 @@ impl View {
             namesake_seen_at: BootInstant::BOOT,
             raft_term: 0,
             phase: Phase::Due(BootInstant::BOOT),
-            read_at: 0,
             complete_to: 0,
             contradicted: false,
             failures: 0,
@@ -164,6 +161,7 @@ impl View {
 
     pub fn begin_another_history(&mut self) {
         self.revision = 0;
+        self.complete_to = 0;
     }
 
     /// An answer told of this revision.
@@ -175,16 +173,15 @@ impl View {
         self.members.clone_from(&snapshot.members);
         self.cluster_id = snapshot.cluster_id;
         self.saw(snapshot.revision);
-        self.read_at = snapshot.revision;
         self.complete_to = snapshot.revision;
         self.contradicted = false;
         self.phase = Phase::Watching { since: now };
     }
 
-    /// Whether a change is later than the last read. One that the watch before it still brought is
-    /// not: what it tells of may long be otherwise.
-    pub fn is_news(&self, change: &Change) -> bool {
-        change.revision() > self.read_at
+    /// Whether what is of this revision is not known yet. What the watch before the last read still
+    /// brought is: it may long be otherwise.
+    pub fn is_news(&self, revision: i64) -> bool {
+        revision > self.complete_to
     }
 
     pub fn take_in_change(&mut self, change: &Change) {

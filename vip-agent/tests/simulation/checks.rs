@@ -27,6 +27,9 @@ pub enum Broken {
     /// All was well for long enough, and nobody serves it.
     #[error("nobody serves {vip}")]
     NobodyServes { vip: IpAddr },
+    /// The store's history has been one and the same.
+    #[error("{node} sees another history where there is none")]
+    FalseAlarm { node: String },
     /// Every node has a name of its own.
     #[error("{node} takes what it left behind for another machine")]
     TakesItselfForAnother { node: String },

@@ -33,6 +33,8 @@ pub struct Node {
     pub address_refused_until: TrueNs,
     /// After so many more actions this befalls the process.
     pub stumble: Option<(u8, Stumble)>,
+    /// Whether it has said that it takes the store's history for lost.
+    pub distrusts: bool,
 }
 
 /// What the kernel holds on to, whatever becomes of the process.
@@ -102,6 +104,7 @@ impl Node {
             unfit_until: 0,
             address_refused_until: 0,
             stumble: None,
+            distrusts: false,
         }
     }
 

@@ -89,6 +89,10 @@ pub enum Fault {
         node: u8,
     },
     Compaction,
+    /// To keys that are none of ours.
+    OthersWrite {
+        keys: u8,
+    },
     SlowCommits {
         by_ms: u16,
         ms: u16,
@@ -199,6 +203,7 @@ fn any_fault() -> impl Strategy<Value = Fault> {
     ];
     let etcd = prop_oneof![
         Just(Fault::Compaction),
+        (1_u8..20).prop_map(|keys| Fault::OthersWrite { keys }),
         (1_u16..3_000, short()).prop_map(|(by_ms, ms)| Fault::SlowCommits { by_ms, ms }),
         (1_000_u16..2_500).prop_map(|election_ms| Fault::LeaderDies { election_ms }),
         (1_000_u16..2_500, 1_u16..14_000).prop_map(|(election_ms, answers_ms)| {

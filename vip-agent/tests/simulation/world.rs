@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use vip_agent::election::{Action, BootInstant, Event, Exit, LeaseId, Outcome, RoundId, Stop};
+use vip_agent::election::{
+    Action, BootInstant, Event, Exit, LeaseId, Outcome, Report, RoundId, Stop,
+};
 
 use super::{
     checks::{self, Broken, Violation},
@@ -51,6 +53,8 @@ pub struct World {
     faults: Vec<(TrueNs, Fault)>,
     /// Somebody changed the key by hand: until then two gates may be open.
     excused_until: BTreeMap<IpAddr, TrueNs>,
+    /// Whether the store was ever restored.
+    restored: bool,
     /// History was replaced: what gates stand on need not be in it until then.
     rewritten_until: TrueNs,
     events: u64,
@@ -159,6 +163,7 @@ impl World {
             mutant,
             faults: schedule.faults.clone(),
             excused_until: BTreeMap::new(),
+            restored: false,
             rewritten_until: 0,
             events: 0,
             trace,
@@ -245,6 +250,7 @@ impl World {
                 self.note(|| format!("etcd restored, another cluster: {as_another_cluster}"));
                 self.etcd.restore(self.now, as_another_cluster);
                 self.rewritten_until = self.now + longest_hold();
+                self.restored = true;
                 self.sent.clear();
                 self.poll_all();
                 Ok(())
@@ -483,10 +489,29 @@ impl World {
                 from_revision,
                 silence,
             } => self.watch(node, from_revision, silence),
-            Action::Announce(_)
-            | Action::Silence(_)
-            | Action::SetMembers(_)
-            | Action::Report(_) => {}
+            Action::Announce(_) | Action::Silence(_) | Action::SetMembers(_) => {}
+            Action::Report(report) => self.judge_report(node, &report)?,
+        }
+        Ok(())
+    }
+
+    /// A history that is none is nobody's to see.
+    fn judge_report(&mut self, node: u8, report: &Report) -> Result<(), Broken> {
+        let standing = &mut self.nodes[usize::from(node)];
+        match report {
+            // Answers may be lost while renewals go on; that it can't tell from a restored store.
+            Report::Resync { cause } if cause.contains("should have ended") => {
+                standing.distrusts = true;
+            }
+            Report::HistoryReset { .. } => {
+                let known = std::mem::take(&mut standing.distrusts) || self.restored;
+                // A mutant is to be caught by what comes of it.
+                if !known && self.mutant.is_none() {
+                    let node = standing.name.clone();
+                    return Err(Broken::FalseAlarm { node });
+                }
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -904,6 +929,7 @@ impl World {
                 }
             }
             Fault::Compaction => self.etcd.compact(),
+            Fault::OthersWrite { keys } => self.etcd.write_elsewhere(keys),
             Fault::SlowCommits { by_ms, ms } => self.etcd_slow = (until(ms), u64::from(by_ms) * MS),
             Fault::LeaderDies { election_ms } => self.lose_leader(until(election_ms), 0),
             Fault::LeaderStalls {
