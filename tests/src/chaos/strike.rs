@@ -11,6 +11,7 @@ use crate::fault::STOP_WITHIN;
 
 /// Does it to a node.
 pub fn strike(bed: &mut Bed, timeline: &mut Timeline, kind: Kind, node: usize) -> Result<()> {
+    let had_address = kind == Kind::AddressDeleted && bed.nodes[node].has_address(VIP)?;
     match kind {
         Kind::Stop => bed.agent(node)?.signal(Signal::SIGTERM)?,
         Kind::Hold => bed.agent(node)?.signal(Signal::SIGUSR1)?,
@@ -23,13 +24,17 @@ pub fn strike(bed: &mut Bed, timeline: &mut Timeline, kind: Kind, node: usize) -
         Kind::EtcdFrozen => etcd(bed, node, Signal::SIGSTOP)?,
         Kind::AddressDeleted => {
             let address = format!("{VIP}/32");
-            // It is not there on all of them.
-            let _ = bed.nodes[node]
-                .netns()
-                .ip(&["address", "del", &address, "dev", "eth0"]);
+            let netns = bed.nodes[node].netns();
+            if had_address {
+                // Its owner may have been quicker to give it up.
+                let _ = netns.ip(&["address", "del", &address, "dev", "eth0"]);
+            }
         }
     }
-    timeline.note(Event::Fault);
+    // Deleting what is not there breaks nothing.
+    if kind != Kind::AddressDeleted || had_address {
+        timeline.note(Event::Fault);
+    }
     parts(kind, node, false).for_each(|event| timeline.note(event));
     Ok(())
 }

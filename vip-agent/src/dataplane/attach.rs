@@ -146,6 +146,13 @@ impl Dataplane {
     ) -> Result<Option<Attachment>, DataplaneError> {
         for mode in Attached::BEST_FIRST {
             let pin = self.pin_of(interface, ifindex, mode.hook());
+            // It is ours, whatever became of its pin.
+            if self.links.contains_key(&pin) {
+                return Ok(Some(Attachment {
+                    mode,
+                    why_not_better: None,
+                }));
+            }
             let Some(link) = self.pinned(&pin) else {
                 continue;
             };

@@ -118,6 +118,16 @@ impl Held {
     }
 }
 
+/// Why an address can't be put on an interface now.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    /// It has to go without a gate, and by the lease only for less than the kernel can count.
+    #[error("the lease has too little time left to go without a gate")]
+    TooLate,
+    #[error("{0}")]
+    Here(String),
+}
+
 impl Addresses {
     pub fn new(manager: AddressManager, ttl: Duration, answers: UnboundedSender<Answer>) -> Self {
         Self {
@@ -336,7 +346,12 @@ impl Addresses {
                     answer(&answers, vip, Order::Put, Some(at), result);
                 });
             }
-            (Goal::Keep, Err(why)) => {
+            (Goal::Keep, Err(Obstacle::TooLate)) => {
+                // The next renewal that counts is followed by another try.
+                held.outstanding = false;
+                held.due = renew_at;
+            }
+            (Goal::Keep, Err(Obstacle::Here(why))) => {
                 let ifindex = held.ifindex;
                 answer(&answers, vip, Order::Put, ifindex, Err(why));
             }
@@ -349,33 +364,34 @@ impl Addresses {
         vip: IpAddr,
         interfaces: &Interfaces,
         now: BootInstant,
-    ) -> Result<(u32, Duration), String> {
-        let interface = interfaces.of(vip).ok_or("it is not configured")?;
+    ) -> Result<(u32, Duration), Obstacle> {
+        let here = |why: String| Obstacle::Here(why);
+        let interface = interfaces
+            .of(vip)
+            .ok_or_else(|| here("it is not configured".to_owned()))?;
         let name = &interface.config.name;
         let link = interface
             .link
             .as_ref()
-            .ok_or_else(|| format!("there is no interface {name}"))?;
+            .ok_or_else(|| here(format!("there is no interface {name}")))?;
         if !interface.is_fenced() {
-            return Ok((link.ifindex, self.until_deadline(now)?));
+            let left = self.until_deadline(now).ok_or(Obstacle::TooLate)?;
+            return Ok((link.ifindex, left));
         }
         if interface.attachment.is_none() {
-            return Err(format!("nothing guards interface {name} yet"));
+            return Err(here(format!("nothing guards interface {name} yet")));
         }
         Ok((link.ifindex, longest_lifetime(self.ttl)))
     }
 
     /// Whole seconds, and the kernel looks for expired addresses up to one second late.
-    fn until_deadline(&self, now: BootInstant) -> Result<Duration, String> {
+    fn until_deadline(&self, now: BootInstant) -> Option<Duration> {
         let left = self
             .deadline
             .saturating_since(now)
             .as_secs()
             .saturating_sub(1);
-        if left == 0 {
-            return Err("the lease has too little time left to go without a gate".to_owned());
-        }
-        Ok(Duration::from_secs(left))
+        (left > 0).then(|| Duration::from_secs(left))
     }
 
     fn complain(
@@ -390,7 +406,7 @@ impl Addresses {
             return;
         };
         if let Err(why) = destination {
-            tracing::info!(%vip, why, "its address has gone and is not put back now");
+            tracing::info!(%vip, %why, "its address has gone and is not put back now");
             return;
         }
         let often = held

@@ -137,9 +137,15 @@ async fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Optio
     }
     if config.interfaces.iter().all(|one| unfenced(one.dataplane)) {
         // Gates of an earlier configuration would stay shut for good.
-        let left = clean_up_pins(&config.bpf_dir, Vec::new()).await;
-        if let Ok(cleaned @ Cleaned { gates: Some(_), .. }) = left {
-            tracing::info!(bpf_dir = %config.bpf_dir.display(), %cleaned, "an earlier start left programs");
+        let bpf_dir = config.bpf_dir.display();
+        match clean_up_pins(&config.bpf_dir, Vec::new()).await {
+            Ok(cleaned @ Cleaned { gates: Some(_), .. }) => {
+                tracing::info!(%bpf_dir, %cleaned, "an earlier start left programs");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%bpf_dir, error = format!("{error:#}"), "what is pinned there is left, and shuts out the shared IPs that it has gates of");
+            }
         }
         return Ok(None);
     }
@@ -159,12 +165,17 @@ async fn inherit(
         lease: state.lease(),
         ..Inheritance::default()
     };
+    take_off_unconfigured(config).await?;
     let Some(dataplane) = dataplane else {
         return Ok(inheritance);
     };
     inheritance.deadline = BootInstant::from_ns(dataplane.lease_deadline_ns());
     for (vip, gate) in dataplane.gates()? {
-        if config.interfaces.iter().any(|one| one.vips.contains(&vip)) {
+        let mut fenced = config
+            .interfaces
+            .iter()
+            .filter(|one| one.dataplane != DataplaneMode::Kernel);
+        if fenced.any(|one| one.vips.contains(&vip)) {
             interfaces.adopt_gate(vip, &gate);
             // Of an interface that was not there, the index is 0.
             if gate.ifindex != 0 {
@@ -176,7 +187,7 @@ async fn inherit(
                 inheritance.open_gates.insert(vip, epoch);
             }
         } else {
-            tracing::info!(%vip, "no longer configured: its gate and address are taken away");
+            tracing::info!(%vip, "no longer configured, or to go without a gate now: its gate and address are taken away");
             let closed = GateSpec {
                 deadline_ns: 0,
                 ..GateSpec::from(&gate)
@@ -187,6 +198,32 @@ async fn inherit(
         }
     }
     Ok(inheritance)
+}
+
+/// Without a gate an address that an earlier configuration put there would go on answering when
+/// its key is given up.
+async fn take_off_unconfigured(config: &Config) -> anyhow::Result<()> {
+    let mut unfenced = config
+        .interfaces
+        .iter()
+        .filter(|one| one.dataplane == DataplaneMode::Kernel)
+        .peekable();
+    if unfenced.peek().is_none() {
+        return Ok(());
+    }
+    let links = net::links()
+        .await
+        .context("the interfaces could not be listed")?;
+    let manager = AddressManager::open()?;
+    for one in unfenced {
+        for link in links.iter().filter(|link| link.name == one.name) {
+            for vip in link.shared.iter().filter(|vip| !one.vips.contains(vip)) {
+                manager.remove(link.ifindex, *vip).await?;
+                tracing::info!(%vip, interface = link.name, "no longer configured: its address is taken off");
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Driver {

@@ -250,6 +250,24 @@ fn a_link_that_is_called_something_else_is_held_on_to_until_its_address_is_off()
 }
 
 #[test]
+fn without_a_gate_an_address_waits_for_a_lease_that_has_time_left() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            let soon = clock::boot_now() + Duration::from_secs(1);
+            scene.addresses.deadline_moved(soon, &scene.interfaces);
+            scene.addresses.add(VIP, &scene.interfaces);
+            assert_eq!(scene.outcome(QUIET).await, None, "neither put nor refused");
+            let later = clock::boot_now() + TTL;
+            scene.addresses.deadline_moved(later, &scene.interfaces);
+            let outcome = scene.outcome(BUSY_MACHINE).await;
+            assert_eq!(outcome, Some(Outcome::Told(Event::AddressAdded(VIP))));
+            assert!(is_on("va"));
+        });
+    });
+}
+
+#[test]
 fn without_a_gate_a_suspended_owner_announces_nothing() {
     staged(|_| {
         let ear = listen();
