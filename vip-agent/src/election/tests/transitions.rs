@@ -300,15 +300,21 @@ fn another_machine_of_our_name_is_refused_at_once() {
 
 #[test]
 fn what_this_machine_left_behind_is_waited_for() {
-    let mut past = member(NODE, OTHERS, 5);
-    past.record.instance = "before the reboot".to_owned();
-    is_waited_for(past.clone());
+    is_waited_for(past());
     // It lost its carrier before its power.
-    past.record.macs.clear();
-    is_waited_for(past);
+    let mut without_mac = past();
+    without_mac.record.macs.clear();
+    is_waited_for(without_mac);
 }
 
-fn is_waited_for(past: Keyed<MemberRecord>) {
+fn past() -> Keyed<MemberRecord> {
+    let mut past = member(NODE, OTHERS, 5);
+    past.record.instance = "before the reboot".to_owned();
+    past
+}
+
+/// With a lease, and somebody of its name in its place.
+fn met_its_past(past: Keyed<MemberRecord>) -> Rig {
     let mut rig = Rig::start(Inheritance::default());
     rig.tell(Event::Read(rig.snapshot(&[past], &[])));
     rig.tell(Event::Granted {
@@ -316,6 +322,11 @@ fn is_waited_for(past: Keyed<MemberRecord>) {
         lease: LEASE,
         ttl: TTL,
     });
+    rig
+}
+
+fn is_waited_for(past: Keyed<MemberRecord>) {
+    let mut rig = met_its_past(past);
     assert!(
         !rig.did
             .iter()
@@ -444,15 +455,7 @@ fn a_record_in_our_place_that_cannot_be_read_is_not_run_against() {
 
 #[test]
 fn what_this_machine_left_behind_is_waited_for_as_long_as_etcd_cannot_end_its_lease() {
-    let mut rig = Rig::start(Inheritance::default());
-    let mut past = member(NODE, OTHERS, 5);
-    past.record.instance = "before the reboot".to_owned();
-    rig.tell(Event::Read(rig.snapshot(&[past], &[])));
-    rig.tell(Event::Granted {
-        sent_at: at_ms(0),
-        lease: LEASE,
-        ttl: TTL,
-    });
+    let mut rig = met_its_past(past());
     let left = |rig: &Rig| rig.steps().contains(&"leave");
     for _ in 0..60 {
         rig.pass(500);
@@ -475,15 +478,7 @@ fn what_this_machine_left_behind_is_waited_for_as_long_as_etcd_cannot_end_its_le
 
 #[test]
 fn who_slept_does_not_hold_what_it_knew_before_against_its_past() {
-    let mut rig = Rig::start(Inheritance::default());
-    let mut past = member(NODE, OTHERS, 5);
-    past.record.instance = "before the reboot".to_owned();
-    rig.tell(Event::Read(rig.snapshot(&[past], &[])));
-    rig.tell(Event::Granted {
-        sent_at: at_ms(0),
-        lease: LEASE,
-        ttl: TTL,
-    });
+    let mut rig = met_its_past(past());
     rig.pass(60_000);
     assert!(!rig.steps().contains(&"leave"));
 }
