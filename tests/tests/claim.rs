@@ -1,10 +1,11 @@
 //! The first claim, under the conditions in which agents start; and what stands then, in etcd, in the kernel and on the wire.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vip_tests::agent::AgentConfig;
+use vip_tests::agent::{self, AgentConfig};
 use vip_tests::bed::{Bed, Setup, VIP, scenario};
 use vip_tests::etcd::Security;
 use vip_tests::failover::{SETTLED_WITHIN, calm, fail_over, never_two, up};
@@ -51,7 +52,8 @@ fn first_claim_has_one_owner_that_all_know() -> Result<()> {
             );
         }
         keys_read_like_the_design(bed, owner)?;
-        the_kernel_shows_it(bed, owner)
+        the_kernel_shows_it(bed, owner)?;
+        a_reader_may_leave(bed, owner)
     })
 }
 
@@ -353,6 +355,25 @@ fn keys_read_like_the_design(bed: &Bed, owner: usize) -> Result<()> {
             "{key} hangs on no lease"
         );
     }
+    Ok(())
+}
+
+/// As `head` does when it has seen enough.
+fn a_reader_may_leave(bed: &Bed, index: usize) -> Result<()> {
+    let node = &bed.nodes[index];
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut status = Command::new(agent::binary()?);
+    status
+        .args(["status", "--json", "--state-dir"])
+        .arg(node.state_dir())
+        .stdout(writer)
+        .stderr(Stdio::piped());
+    let output = status.spawn()?.wait_with_output()?;
+    ensure!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
@@ -125,12 +125,12 @@ fn act(command: Command) -> anyhow::Result<()> {
                 state_dir, bpf_dir, ..
             } = place.find()?;
             let status = status::ask(&state_dir, &bpf_dir)?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&status)?);
+            let text = if json {
+                serde_json::to_string_pretty(&status)? + "\n"
             } else {
-                print!("{}", status::render(&status));
-            }
-            Ok(())
+                status::render(&status)
+            };
+            print(&text)
         }
         Command::Cleanup { place } => {
             let Place {
@@ -150,6 +150,14 @@ fn act(command: Command) -> anyhow::Result<()> {
                 Ok(())
             })
         }
+    }
+}
+
+/// To who may stop reading when he has seen enough, as `head` does.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
