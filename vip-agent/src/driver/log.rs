@@ -64,6 +64,10 @@ pub(super) fn write(report: &Report, is_fenced: impl Fn(IpAddr) -> bool) {
             );
         }
         Report::Resync { cause } => tracing::warn!(cause, "reading everything anew"),
+        Report::LeaseOutlived => {
+            let cause = "the lease lives although it should have ended";
+            tracing::warn!(cause, "reading everything anew");
+        }
         Report::HistoryReset { known, read } => {
             tracing::error!(
                 known,

@@ -174,6 +174,9 @@ pub enum Report {
         /// Why.
         cause: String,
     },
+    /// The lease lives although by all that is known it should have ended: the store's history may be
+    /// another one. A full read follows.
+    LeaseOutlived,
     /// Another cluster, or one restored from a backup, answers under these endpoints.
     HistoryReset {
         /// The revision that was known.

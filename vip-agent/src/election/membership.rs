@@ -126,9 +126,7 @@ impl Election {
                 }
             }
             Verdict::Outlived => {
-                self.report(Report::Resync {
-                    cause: "the lease lives although it should have ended".to_owned(),
-                });
+                self.report(Report::LeaseOutlived);
                 self.distrust_history();
             }
             Verdict::Stale {

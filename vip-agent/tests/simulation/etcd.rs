@@ -124,7 +124,7 @@ impl Etcd {
 
     /// What a watch from this revision on has to be told; `None` if that was compacted.
     pub fn changes_since(&self, revision: i64) -> Option<Vec<Change>> {
-        let later = |change: &&Change| revision_of(change) >= revision;
+        let later = |change: &&Change| change.revision() >= revision;
         let changes = self.data.history.iter().filter(later);
         (revision > self.data.compacted).then(|| changes.cloned().collect())
     }
@@ -317,7 +317,7 @@ impl Etcd {
         if data
             .history
             .last()
-            .is_some_and(|last| revision_of(last) == revision)
+            .is_some_and(|last| last.revision() == revision)
         {
             data.revision = revision;
         }
@@ -335,18 +335,11 @@ fn by_clock(span: Duration, drift_ppm: i32) -> TrueNs {
     TrueNs::try_from(truth).expect("a TTL fits")
 }
 
-fn keyed<T>(lease: LeaseId, mod_revision: i64, record: T) -> Keyed<T> {
+/// A record as it stands in etcd.
+pub fn keyed<T>(lease: LeaseId, mod_revision: i64, record: T) -> Keyed<T> {
     Keyed {
         lease,
         mod_revision,
         record,
-    }
-}
-
-fn revision_of(change: &Change) -> i64 {
-    match change {
-        Change::MemberPut(_, member) => member.mod_revision,
-        Change::OwnerPut(_, owner) => owner.mod_revision,
-        Change::MemberGone { revision, .. } | Change::OwnerGone { revision, .. } => *revision,
     }
 }

@@ -14,6 +14,8 @@ use vip_agent::election::{
     OwnerRecord, Report, Role, Settings, Snapshot, Version,
 };
 
+use super::etcd::keyed;
+
 /// A rule that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
@@ -435,13 +437,5 @@ fn nobody(node: &str) -> MemberRecord {
         ttl_ms: 0,
         vips: BTreeSet::new(),
         version: String::new(),
-    }
-}
-
-fn keyed<T>(lease: LeaseId, mod_revision: i64, record: T) -> Keyed<T> {
-    Keyed {
-        lease,
-        mod_revision,
-        record,
     }
 }
