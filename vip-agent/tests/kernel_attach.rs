@@ -3,8 +3,9 @@
 mod stage;
 
 use std::{
-    fs,
+    fs::{self, File},
     net::IpAddr,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -551,9 +552,11 @@ fn a_start_that_fails_leaves_all_as_it_was() {
         // What the library finds out about the kernel it finds out once: not in want of descriptors.
         open(bpf_dir).close().expect("all of it can go");
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it can be asked");
-        let in_use = fs::read_dir("/proc/self/fd").expect("/proc").count() as u64;
+        // The lowest free number: with that as the limit, not one more can be opened.
+        let next = File::open("/dev/null").expect("any file").as_raw_fd();
+        let next = u64::try_from(next).expect("descriptors are not negative");
         let opened_with = |bpf_dir: &Path, spare: u64| {
-            let limit = in_use - 1 + spare;
+            let limit = next + spare;
             setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("less is allowed");
             let opened = Dataplane::open(bpf_dir, false);
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("it was so before");

@@ -111,6 +111,13 @@ pub struct InterfaceConfig {
     pub vips: Vec<IpAddr>,
 }
 
+impl InterfaceConfig {
+    /// Whether the kernel enforces gates there.
+    pub fn is_fenced(&self) -> bool {
+        self.dataplane != DataplaneMode::Kernel
+    }
+}
+
 /// The flags of `vip-agent run`; what is not given is left to the file.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Flags {

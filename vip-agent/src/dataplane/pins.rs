@@ -107,8 +107,10 @@ impl Pins {
                 lock,
             },
             Err(error) => {
-                // It is another's now, whoever made it.
-                made.0.clear();
+                if matches!(error, DataplaneError::Busy { .. }) {
+                    // It is another's now, whoever made it.
+                    made.0.clear();
+                }
                 return Err(error);
             }
         };

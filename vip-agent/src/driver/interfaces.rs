@@ -9,7 +9,7 @@ use vip_common::abi;
 
 use crate::{
     config::{self, InterfaceConfig},
-    dataplane::{Attachment, Dataplane, DataplaneError, DataplaneMode, GateSpec},
+    dataplane::{Attachment, Dataplane, DataplaneError, GateSpec},
     election::{Gate, Mac},
     net::Link,
 };
@@ -54,7 +54,7 @@ pub(super) struct Interfaces {
 impl Interface {
     /// Whether the kernel enforces its gates.
     pub fn is_fenced(&self) -> bool {
-        self.config.dataplane != DataplaneMode::Kernel
+        self.config.is_fenced()
     }
 
     /// Its MAC, if it can serve.

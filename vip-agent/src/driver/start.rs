@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     cleanup::{Cleaned, clean_up_pins},
-    config::Config,
-    dataplane::{Dataplane, DataplaneMode, GateSpec},
+    config::{Config, InterfaceConfig},
+    dataplane::{Dataplane, GateSpec},
     election::{BootInstant, Election, Event, Exit, Inheritance, Settings},
     net::{self, AddressManager, Announcer, LinkMonitor},
     state::{self, StateDir},
@@ -71,10 +71,11 @@ async fn prepare(
         .with_context(|| state.socket().display().to_string())?;
     let mut dataplane = open_dataplane(&config, ebpf_log).await?;
     let mut interfaces = Interfaces::new(&config.interfaces);
-    let mut addresses = Addresses::new(manager, config.lease_ttl, address_sender);
+    let mut addresses = Addresses::new(manager.clone(), config.lease_ttl, address_sender);
     let inheritance = inherit(
         &state,
         &config,
+        &manager,
         dataplane.as_mut(),
         &mut interfaces,
         &mut addresses,
@@ -124,18 +125,13 @@ fn settings(config: &Config, state: &StateDir) -> Settings {
 }
 
 async fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Option<Dataplane>> {
-    let unfenced = |mode: DataplaneMode| mode == DataplaneMode::Kernel;
-    for one in config
-        .interfaces
-        .iter()
-        .filter(|one| unfenced(one.dataplane))
-    {
+    for one in config.interfaces.iter().filter(|one| !one.is_fenced()) {
         tracing::warn!(
             interface = one.name,
             "UNFENCED: `dataplane: kernel` has no gate; a frozen agent keeps its address until that expires"
         );
     }
-    if config.interfaces.iter().all(|one| unfenced(one.dataplane)) {
+    if !config.interfaces.iter().any(InterfaceConfig::is_fenced) {
         // Gates of an earlier configuration would stay shut for good.
         let bpf_dir = config.bpf_dir.display();
         match clean_up_pins(&config.bpf_dir, Vec::new()).await {
@@ -157,6 +153,7 @@ async fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Optio
 async fn inherit(
     state: &StateDir,
     config: &Config,
+    manager: &AddressManager,
     dataplane: Option<&mut Dataplane>,
     interfaces: &mut Interfaces,
     addresses: &mut Addresses,
@@ -165,16 +162,13 @@ async fn inherit(
         lease: state.lease(),
         ..Inheritance::default()
     };
-    take_off_unconfigured(config).await?;
+    take_off_unconfigured(config, manager).await?;
     let Some(dataplane) = dataplane else {
         return Ok(inheritance);
     };
     inheritance.deadline = BootInstant::from_ns(dataplane.lease_deadline_ns());
     for (vip, gate) in dataplane.gates()? {
-        let mut fenced = config
-            .interfaces
-            .iter()
-            .filter(|one| one.dataplane != DataplaneMode::Kernel);
+        let mut fenced = config.interfaces.iter().filter(|one| one.is_fenced());
         if fenced.any(|one| one.vips.contains(&vip)) {
             interfaces.adopt_gate(vip, &gate);
             // Of an interface that was not there, the index is 0.
@@ -193,7 +187,7 @@ async fn inherit(
                 ..GateSpec::from(&gate)
             };
             dataplane.put_gate(vip, closed)?;
-            AddressManager::open()?.remove(gate.ifindex, vip).await?;
+            manager.remove(gate.ifindex, vip).await?;
             dataplane.remove_gate(vip)?;
         }
     }
@@ -202,20 +196,14 @@ async fn inherit(
 
 /// Without a gate an address that an earlier configuration put there would go on answering when
 /// its key is given up.
-async fn take_off_unconfigured(config: &Config) -> anyhow::Result<()> {
-    let mut unfenced = config
-        .interfaces
-        .iter()
-        .filter(|one| one.dataplane == DataplaneMode::Kernel)
-        .peekable();
-    if unfenced.peek().is_none() {
+async fn take_off_unconfigured(config: &Config, manager: &AddressManager) -> anyhow::Result<()> {
+    if config.interfaces.iter().all(InterfaceConfig::is_fenced) {
         return Ok(());
     }
     let links = net::links()
         .await
         .context("the interfaces could not be listed")?;
-    let manager = AddressManager::open()?;
-    for one in unfenced {
+    for one in config.interfaces.iter().filter(|one| !one.is_fenced()) {
         for link in links.iter().filter(|link| link.name == one.name) {
             for vip in link.shared.iter().filter(|vip| !one.vips.contains(vip)) {
                 manager.remove(link.ifindex, *vip).await?;
