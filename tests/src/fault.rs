@@ -1,5 +1,6 @@
 //! What goes wrong in the world, done to a node of the bed.
 
+use std::net::Ipv4Addr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -66,11 +67,32 @@ impl Bed {
 
     /// Gives a node its power back: interfaces, etcd with the data it had, agent.
     pub fn restore_power(&mut self, index: usize, config: &AgentConfig) -> Result<()> {
-        let Bed { nodes, switch, .. } = self;
-        nodes[index].boot(switch)?;
-        self.cluster.start(index)?;
+        self.boot(index)?;
         self.cluster.ready()?;
         self.start_agent(index, config)
+    }
+
+    /// Gives a node its power back, and no more than its interfaces and its etcd member; returns before that is ready.
+    pub fn boot(&mut self, index: usize) -> Result<()> {
+        let Bed { nodes, switch, .. } = self;
+        nodes[index].boot(switch)?;
+        self.cluster.start(index)
+    }
+
+    /// Waits for the end of an agent that was asked to end.
+    pub fn agent_ends(&mut self, index: usize) -> Result<ExitStatus> {
+        let status = self.agent(index)?.wait(STOP_WITHIN)?;
+        self.forget_agent(index);
+        Ok(status)
+    }
+
+    /// Deletes an address that a node has on its first interface.
+    pub fn delete_address(&self, index: usize, address: Ipv4Addr) -> Result<()> {
+        let address = format!("{address}/32");
+        let netns = self.nodes[index].netns();
+        netns
+            .ip(&["address", "del", &address, "dev", "eth0"])
+            .map(drop)
     }
 
     /// Pulls a node's cables out of the LAN.
@@ -119,13 +141,9 @@ impl Bed {
     }
 
     fn end_agent(&mut self, index: usize, signal: Signal) -> Result<ExitStatus> {
-        let agent = self.agent(index)?;
-        agent.signal(signal)?;
-        let status = agent
-            .wait(STOP_WITHIN)
-            .with_context(|| format!("after {signal}"))?;
-        self.forget_agent(index);
-        Ok(status)
+        self.agent(index)?.signal(signal)?;
+        self.agent_ends(index)
+            .with_context(|| format!("after {signal}"))
     }
 
     fn each_port(&self, index: usize, network: Option<&str>, up: bool) -> Result<()> {

@@ -70,13 +70,7 @@ fn a_key_that_is_broken_on_disk_does_not_keep_an_agent_from_etcd() -> Result<()>
 #[test]
 fn a_token_that_expired_is_replaced_by_a_new_one() -> Result<()> {
     scenario("an expired token", PASSWORD, |bed| {
-        let config = AgentConfig {
-            ttl: "20s".to_owned(),
-            ..AgentConfig::new(VIP)
-        };
-        bed.start_agents(&config)?;
-        let owner = bed.settled(VIP, &ALL, 2 * SETTLED_WITHIN)?;
-        let epoch = bed.status(owner)?.vip(VIP)?.epoch();
+        let (owner, epoch) = up_for_long(bed)?;
         for index in ALL {
             bed.freeze_agent(index)?;
         }
@@ -92,19 +86,24 @@ fn a_token_that_expired_is_replaced_by_a_new_one() -> Result<()> {
 #[test]
 fn a_password_that_changes_on_both_sides_costs_nothing() -> Result<()> {
     scenario("a changed password", PASSWORD, |bed| {
-        let config = AgentConfig {
-            ttl: "20s".to_owned(),
-            ..AgentConfig::new(VIP)
-        };
-        bed.start_agents(&config)?;
-        let owner = bed.settled(VIP, &ALL, 2 * SETTLED_WITHIN)?;
-        let epoch = bed.status(owner)?.vip(VIP)?.epoch();
+        let (owner, epoch) = up_for_long(bed)?;
         for node in &bed.nodes {
             fs::write(node.directory().join("password"), "battery staple\n")?;
         }
         bed.cluster.change_password("battery staple")?;
         goes_on(bed, owner, epoch)
     })
+}
+
+/// Agents with a lease that outlasts what is done to them; the owner, and its epoch.
+fn up_for_long(bed: &mut Bed) -> Result<(usize, u64)> {
+    let config = AgentConfig {
+        ttl: "20s".to_owned(),
+        ..AgentConfig::new(VIP)
+    };
+    bed.start_agents(&config)?;
+    let owner = bed.settled(VIP, &ALL, 2 * SETTLED_WITHIN)?;
+    Ok((owner, bed.status(owner)?.vip(VIP)?.epoch()))
 }
 
 /// All members at once, for with a new authority none trusts the old ones' clients.

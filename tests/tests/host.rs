@@ -30,9 +30,7 @@ fn an_address_that_somebody_deletes_is_put_back() -> Result<()> {
         let epoch = bed.status(owner)?.vip(VIP)?.epoch();
         let mark = probe.mark()?;
         for _ in 0..3 {
-            let vip = format!("{VIP}/32");
-            let node = &bed.nodes[owner];
-            node.netns().ip(&["address", "del", &vip, "dev", "eth0"])?;
+            bed.delete_address(owner, VIP)?;
             wait::until_true("the address to be back", SETTLED_WITHIN, || {
                 bed.nodes[owner].has_address(VIP)
             })?;

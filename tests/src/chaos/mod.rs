@@ -48,8 +48,9 @@ pub const SETUP: Setup = Setup {
 /// Storms for so long, and what came of them. Every storm is told as it ends.
 pub fn run(bed: &mut Bed, lasting: Duration, seed: u64, tell: impl Fn(&str)) -> Result<Findings> {
     let began = Instant::now();
-    let (_, probe) = up(bed, &AgentConfig::new(VIP))?;
-    let mut run = Run::begin(bed, &probe)?;
+    let config = AgentConfig::new(VIP);
+    let (_, probe) = up(bed, &config)?;
+    let mut run = Run::begin(bed, &probe, config)?;
     for (number, storm) in (1..).zip(Storms::new(seed, bed.nodes.len())) {
         if began.elapsed() >= lasting {
             break;
@@ -79,7 +80,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn begin(bed: &Bed, probe: &'a Probe) -> Result<Run<'a>> {
+    fn begin(bed: &Bed, probe: &'a Probe, config: AgentConfig) -> Result<Run<'a>> {
         let mut timeline = Timeline::default();
         for node in 0..bed.nodes.len() {
             timeline.note(Event::Agent(node, true));
@@ -91,7 +92,7 @@ impl<'a> Run<'a> {
             probe,
             health: Health::watch(&members)?,
             timeline,
-            config: AgentConfig::new(VIP),
+            config,
             findings: Findings::default(),
         })
     }

@@ -1,13 +1,12 @@
 //! Breaks and mends parts of the bed without waiting for what follows.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use super::plan::Kind;
 use super::timeline::{Event, Timeline};
 use crate::agent::AgentConfig;
 use crate::bed::{Bed, VIP};
-use crate::fault::STOP_WITHIN;
 
 /// Does it to a node.
 pub fn strike(bed: &mut Bed, timeline: &mut Timeline, kind: Kind, node: usize) -> Result<()> {
@@ -21,13 +20,11 @@ pub fn strike(bed: &mut Bed, timeline: &mut Timeline, kind: Kind, node: usize) -
         Kind::CutOff => bed.cut_off_from_etcd(node)?,
         Kind::PowerCut => bed.cut_power(node)?,
         Kind::EtcdKilled => bed.cluster.stop(node)?,
-        Kind::EtcdFrozen => etcd(bed, node, Signal::SIGSTOP)?,
+        Kind::EtcdFrozen => bed.cluster.signal(node, Signal::SIGSTOP)?,
         Kind::AddressDeleted => {
-            let address = format!("{VIP}/32");
-            let netns = bed.nodes[node].netns();
             if had_address {
                 // Its owner may have been quicker to give it up.
-                let _ = netns.ip(&["address", "del", &address, "dev", "eth0"]);
+                let _ = bed.delete_address(node, VIP);
             }
         }
     }
@@ -49,8 +46,7 @@ pub fn mend(
 ) -> Result<()> {
     match kind {
         Kind::Stop | Kind::Hold => {
-            bed.agent(node)?.wait(STOP_WITHIN)?;
-            bed.forget_agent(node);
+            bed.agent_ends(node)?;
             bed.start_agent(node, config)?;
         }
         Kind::Kill => bed.start_agent(node, config)?,
@@ -58,13 +54,11 @@ pub fn mend(
         Kind::Cable => bed.plug_cable(node)?,
         Kind::CutOff => bed.reconnect_to_etcd(node)?,
         Kind::PowerCut => {
-            let Bed { nodes, switch, .. } = bed;
-            nodes[node].boot(switch)?;
-            bed.cluster.start(node)?;
+            bed.boot(node)?;
             bed.start_agent(node, config)?;
         }
         Kind::EtcdKilled => bed.cluster.start(node)?,
-        Kind::EtcdFrozen => etcd(bed, node, Signal::SIGCONT)?,
+        Kind::EtcdFrozen => bed.cluster.signal(node, Signal::SIGCONT)?,
         Kind::AddressDeleted => {}
     }
     parts(kind, node, true).for_each(|event| timeline.note(event));
@@ -84,12 +78,4 @@ fn parts(kind: Kind, node: usize, there: bool) -> impl Iterator<Item = Event> {
         Kind::EtcdKilled | Kind::EtcdFrozen | Kind::AddressDeleted => [None; 3],
     };
     parts.into_iter().flatten()
-}
-
-fn etcd(bed: &mut Bed, node: usize, signal: Signal) -> Result<()> {
-    let process = bed
-        .cluster
-        .process(node)
-        .context("its etcd member does not run")?;
-    process.signal(signal)
 }
