@@ -141,6 +141,7 @@ fn a_second_start_swaps_the_programs_in_place_and_finds_the_gates() {
             ifindex,
             mac: [2, 0, 0, 0, 0, 1],
             owner_mac: [0; 6],
+            is_router: false,
         };
         let pins = [
             format!("{INTERFACE}-{ifindex}-xdp-native"),
@@ -418,6 +419,7 @@ fn an_older_version_is_taken_over_from_in_place() {
             ifindex,
             mac: cases::OUR_MAC,
             owner_mac: cases::OWNER_MAC,
+            is_router: false,
         };
         dataplane.put_gate(lost, closed).expect("there is room");
         assert_eq!(older.deadline_ns(lost), Some(0));
@@ -455,6 +457,7 @@ fn no_frame_is_seen_by_none_while_an_older_version_is_taken_over_from() {
             ifindex,
             mac,
             owner_mac: cases::OWNER_MAC,
+            is_router: false,
         };
         ip(&["link", "set", INTERFACE, "address", "02:00:00:00:00:01"]);
         ip(&["addr", "add", "10.0.0.100/24", "dev", INTERFACE]);
@@ -625,6 +628,7 @@ fn counters_start_at_zero_for_a_vip_that_gets_a_row_that_was_in_use() {
             ifindex,
             mac: [0; 6],
             owner_mac: [0; 6],
+            is_router: false,
         };
         let mut dataplane = open(bpf_dir);
         let [old, new] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
@@ -673,6 +677,7 @@ fn a_gate_is_never_seen_as_another_ones() {
             ifindex: LOOPBACK,
             mac: cases::OUR_MAC,
             owner_mac: owner,
+            is_router: false,
         };
         dataplane.set_lease_deadline_ns(u64::MAX);
         let mut put = |epoch: u64| {

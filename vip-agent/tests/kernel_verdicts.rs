@@ -19,6 +19,10 @@ const XDP_TX: u32 = 3;
 /// `TCX_NEXT` and `TCX_DROP`.
 const TC_NEXT: u32 = u32::MAX;
 const TC_DROP: u32 = 2;
+/// `TCX_REDIRECT`.
+const TC_REDIRECT: u32 = 7;
+/// Those of Ethernet and IPv6.
+const WHOLE_HEADERS: usize = 14 + 40;
 
 /// `struct __sk_buff` of `linux/bpf.h`, and where it has its `ingress_ifindex`.
 const SK_BUFF_BYTES: usize = 192;
@@ -50,7 +54,7 @@ impl Kernel {
             .try_into()
             .expect("it is an XDP program");
         program.load().expect("the verifier takes it");
-        for name in [names::EGRESS, names::GUARD] {
+        for name in [names::INGRESS, names::EGRESS, names::GUARD] {
             let program: &mut SchedClassifier = programs
                 .program_mut(name)
                 .expect("it is in the object")
@@ -80,9 +84,9 @@ impl Kernel {
             .set(0, Lease { deadline_ns }, 0)
             .expect("entry 0 is there");
         let gate = case.stage.gate(case.carrier);
-        self.gates
-            .insert(VipKey::v4(cases::VIP), gate, 0)
-            .expect("there is room");
+        for vip in cases::vips() {
+            self.gates.insert(vip, gate, 0).expect("there is room");
+        }
         let cpus = self
             .counters
             .get(&cases::SLOT, 0)
@@ -94,7 +98,7 @@ impl Kernel {
             .expect("the row is there");
     }
 
-    fn run(&mut self, case: &Case) -> Ran {
+    fn run(&mut self, case: &Case, name: &str) -> Ran {
         self.set_stage(case);
         let mut frame = vec![0; case.frame.len() + 64];
         let mut came_in_by = [0; SK_BUFF_BYTES];
@@ -105,24 +109,16 @@ impl Kernel {
             ctx_in: (case.hook == Hook::Forward).then_some(came_in_by.as_slice()),
             ..TestRunOptions::default()
         };
-        let name = match case.hook {
-            Hook::Ingress => names::XDP,
-            Hook::Guard => names::GUARD,
-            Hook::Egress | Hook::Forward => names::EGRESS,
-        };
         let program = self.programs.program(name).expect("it is in the object");
-        let ran = match case.hook {
-            Hook::Ingress => {
-                let program: &Xdp = program.try_into().expect("an XDP program");
-                program.test_run(options)
-            }
-            Hook::Guard | Hook::Egress | Hook::Forward => {
-                let program: &SchedClassifier = program.try_into().expect("a classifier");
-                program.test_run(options)
-            }
+        let ran = if name == names::XDP {
+            let program: &Xdp = program.try_into().expect("an XDP program");
+            program.test_run(options)
+        } else {
+            let program: &SchedClassifier = program.try_into().expect("a classifier");
+            program.test_run(options)
         }
         .expect("the kernel runs it");
-        frame.truncate(case.frame.len());
+        frame.truncate(usize::try_from(ran.data_size_out).expect("it is short"));
         let rows = self
             .counters
             .get(&cases::SLOT, 0)
@@ -143,24 +139,29 @@ fn the_kernel_says_what_the_host_says() {
     }
     let mut kernel = Kernel::load();
     for case in cases::table() {
-        let ran = kernel.run(&case);
-        let (passes, drops) = match case.hook {
-            Hook::Ingress => (XDP_PASS, XDP_DROP),
-            Hook::Guard | Hook::Egress | Hook::Forward => (TC_NEXT, TC_DROP),
-        };
-        let (action, frame) = match case.expect {
-            Expect::Untouched | Expect::Passed(_) => (passes, case.frame.clone()),
-            Expect::Dropped(_) | Expect::Conflict => (drops, case.frame.clone()),
-            Expect::Anonymised => (passes, cases::expected_probe(&case.frame)),
-            Expect::Answered => (XDP_TX, cases::expected_answer(&case.frame)),
-        };
-        assert_eq!(ran.action, action, "{}: {case:?}", case.name);
-        assert_eq!(ran.frame, frame, "{}", case.name);
-        let counted = Counters {
-            last_event_ns: 0,
-            ..ran.counted
-        };
-        assert_eq!(counted, expected_count(case.expect), "{}", case.name);
+        for name in programs_for(&case) {
+            let ran = kernel.run(&case, name);
+            let of_xdp = *name == names::XDP;
+            let (passes, drops, answers) = if of_xdp {
+                (XDP_PASS, XDP_DROP, XDP_TX)
+            } else {
+                (TC_NEXT, TC_DROP, TC_REDIRECT)
+            };
+            let (action, frame) = match case.expect {
+                Expect::Untouched | Expect::Passed(_) => (passes, case.frame.clone()),
+                Expect::Dropped(_) | Expect::Conflict => (drops, case.frame.clone()),
+                Expect::Anonymised => (passes, cases::expected_probe(&case.frame)),
+                Expect::Answered => (answers, cases::expected_answer(&case)),
+            };
+            assert_eq!(ran.action, action, "{name}: {}: {case:?}", case.name);
+            assert_eq!(ran.frame, frame, "{name}: {}", case.name);
+            let counted = Counters {
+                last_event_ns: 0,
+                ..ran.counted
+            };
+            let expected = expected_count(case.expect);
+            assert_eq!(counted, expected, "{name}: {}", case.name);
+        }
     }
 }
 
@@ -204,6 +205,17 @@ fn a_flood_of_conflicts_is_told_once_and_counted_whole() {
     assert_eq!(counted.conflicts, 1000);
     // Once a second for each CPU that the run may have been moved to.
     assert!((1..=rows.len()).contains(&told), "{told} events");
+}
+
+/// All that judge a frame of that hook.
+fn programs_for(case: &Case) -> &'static [&'static str] {
+    match case.hook {
+        // The kernel refuses to run a classifier on a packet without a whole IP header.
+        Hook::Ingress if case.frame.len() < WHOLE_HEADERS => &[names::XDP],
+        Hook::Ingress => &[names::XDP, names::INGRESS],
+        Hook::Guard => &[names::GUARD],
+        Hook::Egress | Hook::Forward => &[names::EGRESS],
+    }
 }
 
 fn expected_count(expect: Expect) -> Counters {

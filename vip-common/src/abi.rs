@@ -4,7 +4,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Changes with every change of a type or map in this module, and names the directory in which the
-/// maps are pinned, `abi-v1`. A process adopts the maps of its own version, and takes over from those
+/// maps are pinned, `abi-v2`. A process adopts the maps of its own version, and takes over from those
 /// of an older one.
 ///
 /// For that all versions keep to this:
@@ -14,7 +14,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 ///   eights, and begin as a [`Gate`] does: `deadline_ns`, `epoch`, `ifindex`;
 /// - the links are pinned beside that directory, in `links`, under the same names, and their programs
 ///   are of the same types.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Shared IPs that one machine can have.
 pub const MAX_VIPS: u32 = 4096;
@@ -27,6 +27,9 @@ pub const EVENTS_BYTES: u32 = 64 * 1024;
 
 /// The words of eight bytes that a [`Gate`] is made of.
 pub const GATE_WORDS: usize = 5;
+
+/// A gate's flag: this node forwards IPv6 there, and says so in its advertisements (RFC 4861 §4.4).
+pub const GATE_ROUTER: u16 = 1;
 
 /// The time between two events of one shared IP on one CPU.
 pub const EVENT_INTERVAL_NS: u64 = 1_000_000_000;
@@ -49,6 +52,8 @@ pub mod names {
     pub const XDP: &str = "vip_xdp";
     /// TC, on the egress of such an interface and of guarded ones.
     pub const EGRESS: &str = "vip_egress";
+    /// TC, on the ingress of an interface that carries shared IPs and takes no XDP program of ours.
+    pub const INGRESS: &str = "vip_ingress";
     /// TC, on the ingress of guarded interfaces.
     pub const GUARD: &str = "vip_guard";
     /// Writes the kernel's boot clock into its input: run by the agent once, never attached.
@@ -95,19 +100,19 @@ pub struct Gate {
     pub slot: u32,
     /// Our MAC on that interface.
     pub mac: [u8; 6],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// [`GATE_ROUTER`], or zero.
+    pub flags: u16,
     /// The owner's MAC, as etcd has it; zero while unknown.
     pub owner_mac: [u8; 6],
     /// Zero.
-    pub reserved_too: [u8; 2],
+    pub reserved: [u8; 2],
 }
 
 /// What became of one shared IP's frames.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Requests answered.
+    /// ARP requests and Neighbour Solicitations answered.
     pub answered: u64,
     /// Packets for it let through.
     pub delivered: u64,
@@ -151,13 +156,17 @@ pub struct Event {
     pub vip: VipKey,
     /// Where it was heard.
     pub ifindex: u32,
-    /// The ARP operation: 1 request, 2 reply.
+    /// How: the ARP operation (1 request, 2 reply), or the ICMPv6 type (135 solicitation, 136
+    /// advertisement).
     pub op: u16,
     /// The claimant.
     pub mac: [u8; 6],
     /// Zero.
     pub reserved: [u8; 4],
 }
+
+/// How an IPv4 address begins that is mapped into IPv6 (RFC 4291 §2.5.5.2).
+const IPV4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 const _: () = {
     assert!(size_of::<VipKey>() == 16);
@@ -176,6 +185,14 @@ impl VipKey {
         Self {
             addr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
         }
+    }
+
+    /// The shared IP `ip`; `None` if that is an IPv4 address in disguise, which no packet has any
+    /// business with (RFC 4291 §2.5.5.2) and which is no shared IP's.
+    #[inline(always)]
+    pub fn v6(ip: [u8; 16]) -> Option<Self> {
+        let is_disguised = ip.first_chunk() == Some(&IPV4_MAPPED);
+        (!is_disguised).then_some(Self { addr: ip })
     }
 
     /// The address.
@@ -222,6 +239,12 @@ impl Gate {
     pub fn from_words(words: [u64; GATE_WORDS]) -> Self {
         // SAFETY: as above; any bytes are a gate.
         unsafe { core::mem::transmute(words) }
+    }
+
+    /// Whether advertisements say that this node is a router.
+    #[inline(always)]
+    pub fn is_router(&self) -> bool {
+        self.flags & GATE_ROUTER != 0
     }
 
     /// Whether it lets frames through at `now_ns`.

@@ -10,6 +10,7 @@
     reason = "the hooks' macros make public functions without their comments"
 )]
 
+mod answer;
 mod maps;
 mod packet;
 
@@ -41,15 +42,18 @@ pub fn vip_xdp(context: XdpContext) -> u32 {
         ifindex,
         came_in_by: ifindex,
     };
-    let mut frame = Frame::of_xdp(&context);
-    let verdict = verdict::ingress(&frame, &around);
-    if is_logging() && verdict != Verdict::NotOurs {
-        info!(
-            &context,
-            "ingress on {}: {}",
-            around.ifindex,
-            name_of(&verdict)
-        );
+    let mut verdict = verdict::ingress(&Frame::of_xdp(&context), &around);
+    if verdict == Verdict::NotOurs {
+        return xdp_action::XDP_PASS;
+    }
+    if let Verdict::Answer { slot, question, .. } = verdict
+        && !answer::resize_xdp(&context, question)
+    {
+        verdict = left_to_the_kernel(slot);
+    }
+    if is_logging() {
+        let verdict = name_of(&verdict);
+        info!(&context, "ingress on {}: {}", ifindex, verdict);
     }
     record(&verdict, &around);
     match verdict {
@@ -58,10 +62,55 @@ pub fn vip_xdp(context: XdpContext) -> u32 {
         Verdict::Anonymise { .. } | Verdict::Drop { .. } | Verdict::Conflict { .. } => {
             xdp_action::XDP_DROP
         }
-        Verdict::Answer { layout, mac, .. } => match reply::answer_arp(&mut frame, layout, mac) {
-            Some(()) => xdp_action::XDP_TX,
-            None => xdp_action::XDP_DROP,
-        },
+        Verdict::Answer {
+            question,
+            mac,
+            is_router,
+            ..
+        } => {
+            let mut frame = Frame::of_xdp(&context);
+            match reply::answer(&mut frame, question, mac, is_router) {
+                Some(()) => xdp_action::XDP_TX,
+                None => xdp_action::XDP_DROP,
+            }
+        }
+    }
+}
+
+/// The same in the stack, where the interface takes no XDP program of ours.
+#[classifier]
+pub fn vip_ingress(context: TcContext) -> i32 {
+    let Some(around) = untagged(&context) else {
+        return TC_ACT_UNSPEC;
+    };
+    let mut verdict = verdict::ingress(&Received::of_tc(&context), &around);
+    if verdict == Verdict::NotOurs {
+        return TC_ACT_UNSPEC;
+    }
+    if let Verdict::Answer { slot, question, .. } = verdict
+        && !answer::resize_tc(&context, question)
+    {
+        verdict = left_to_the_kernel(slot);
+    }
+    if is_logging() {
+        let verdict = name_of(&verdict);
+        info!(&context, "ingress on {}: {}", around.ifindex, verdict);
+    }
+    record(&verdict, &around);
+    match verdict {
+        Verdict::Answer {
+            question,
+            mac,
+            is_router,
+            ..
+        } => {
+            let mut frame = Frame::of_tc(&context);
+            match reply::answer(&mut frame, question, mac, is_router) {
+                Some(()) => answer::send_back(around.ifindex),
+                None => TC_ACT_SHOT,
+            }
+        }
+        _ => tc_action(&verdict),
     }
 }
 
@@ -73,7 +122,10 @@ pub fn vip_egress(context: TcContext) -> i32 {
     };
     let mut frame = Frame::of_tc(&context);
     let verdict = verdict::egress(&frame, &around);
-    if is_logging() && verdict != Verdict::NotOurs {
+    if verdict == Verdict::NotOurs {
+        return TC_ACT_UNSPEC;
+    }
+    if is_logging() {
         info!(
             &context,
             "egress on {}: {}",
@@ -99,7 +151,10 @@ pub fn vip_guard(context: TcContext) -> i32 {
     };
     let for_us = skb(&context).pkt_type != PACKET_OTHERHOST;
     let verdict = verdict::guard(&Received::of_tc(&context), for_us, &around);
-    if is_logging() && verdict != Verdict::NotOurs {
+    if verdict == Verdict::NotOurs {
+        return TC_ACT_UNSPEC;
+    }
+    if is_logging() {
         info!(
             &context,
             "guard on {}: {}",
@@ -167,11 +222,20 @@ fn tc_action(verdict: &Verdict) -> i32 {
     match verdict {
         // Whatever else is attached has its say: TCX calls this `TCX_NEXT`.
         Verdict::NotOurs | Verdict::Pass { .. } => TC_ACT_UNSPEC,
-        // Nothing is answered from TC, and probes are made before.
+        // What is answered, or made a probe, has been sent already.
         Verdict::Answer { .. }
         | Verdict::Anonymise { .. }
         | Verdict::Drop { .. }
         | Verdict::Conflict { .. } => TC_ACT_SHOT,
+    }
+}
+
+/// Who owns it has the address too: its kernel answers where we cannot, only later.
+#[inline(always)]
+fn left_to_the_kernel(slot: u32) -> Verdict {
+    Verdict::Pass {
+        slot,
+        reason: Passed::Delivered,
     }
 }
 

@@ -8,8 +8,9 @@ use aya_ebpf::{
 };
 use vip_common::reader::{Reader, Writer};
 
-/// Enough for the longest header that is looked at: Ethernet, one VLAN tag, ARP.
-pub const HEADERS: u32 = 14 + 4 + 28;
+/// Enough for the longest headers that are looked at: Ethernet, one VLAN tag, IPv6, a neighbour
+/// message with its options.
+pub const HEADERS: u32 = 14 + 4 + 40 + 24 + 32;
 
 /// The linear part of a frame.
 pub struct Frame {

@@ -47,7 +47,7 @@ pub(super) fn load(pins: &Pins, logging: bool) -> Result<Ebpf, DataplaneError> {
     for name in [names::XDP, names::CLOCK, names::PUT_GATE] {
         xdp(&mut programs, name)?.load().map_err(refused)?;
     }
-    for name in [names::EGRESS, names::GUARD] {
+    for name in [names::INGRESS, names::EGRESS, names::GUARD] {
         classifier(&mut programs, name)?.load().map_err(refused)?;
     }
     Ok(programs)

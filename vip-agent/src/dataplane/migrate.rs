@@ -108,6 +108,7 @@ impl Dataplane {
                         ifindex,
                         mac: [0; 6],
                         owner_mac: [0; 6],
+                        is_router: false,
                     },
                 };
                 self.put_gate(vip.ip(), gate)?;

@@ -3,7 +3,7 @@
 //! Everything is pinned under one directory of a bpffs, so that it stands when the process is gone:
 //!
 //! ```text
-//!   <bpf-dir>/abi-v1/LEASE GATES COUNTERS MEMBERS EVENTS     the maps, by their version
+//!   <bpf-dir>/abi-v2/LEASE GATES COUNTERS MEMBERS EVENTS     the maps, by their version
 //!   <bpf-dir>/links/eth0-2-xdp-native      one pin per hook: interface, index, hook
 //!   <bpf-dir>/links/eth0-2-egress
 //! ```
@@ -30,7 +30,7 @@ use aya::{
     programs::links::FdLink,
 };
 use serde::{Deserialize, Serialize};
-use vip_common::abi::{Counters, Event, Gate, MAX_VIPS, MemberMac, VipKey, names};
+use vip_common::abi::{Counters, Event, GATE_ROUTER, Gate, MAX_VIPS, MemberMac, VipKey, names};
 
 pub use attach::{Attached, Attachment};
 pub use error::DataplaneError;
@@ -77,6 +77,8 @@ pub struct GateSpec {
     pub mac: [u8; 6],
     /// The owner's MAC, zero while unknown.
     pub owner_mac: [u8; 6],
+    /// Whether this node forwards IPv6 there, and says so.
+    pub is_router: bool,
 }
 
 impl From<&Gate> for GateSpec {
@@ -95,6 +97,7 @@ impl From<&Gate> for GateSpec {
             ifindex,
             mac,
             owner_mac,
+            is_router: gate.is_router(),
         }
     }
 }
@@ -183,6 +186,7 @@ impl Dataplane {
             ifindex,
             mac,
             owner_mac,
+            is_router,
         } = gate;
         let gate = Gate {
             deadline_ns,
@@ -191,6 +195,7 @@ impl Dataplane {
             slot,
             mac,
             owner_mac,
+            flags: if is_router { GATE_ROUTER } else { 0 },
             ..Gate::default()
         };
         self.store_gate(VipKey::from(ip), gate)

@@ -317,5 +317,6 @@ fn spec(gate: Gate, interface: &Interface) -> GateSpec {
         ifindex,
         mac,
         owner_mac,
+        is_router: false,
     }
 }

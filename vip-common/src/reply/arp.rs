@@ -1,4 +1,4 @@
-//! ARP packets rewritten in place: a request into its answer, or into a probe.
+//! ARP: a request into its answer, or into a probe.
 
 use crate::{
     frame::{ETH_DESTINATION, ETH_SOURCE, Layout, Mac, TAGGED_PAYLOAD, UNTAGGED_PAYLOAD, arp},

@@ -1,0 +1,86 @@
+//! What a frame of the neighbour protocols says and asks, whichever of the two it is of.
+
+use crate::{
+    abi::VipKey,
+    frame::{
+        Layout, Mac,
+        arp::{self, Arp},
+        ipv6::Ipv6,
+        neighbour::{self, Neighbour},
+    },
+    reader::Reader,
+};
+
+/// Who has this address?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// An ARP request.
+    Arp {
+        /// Where the ARP packet lies.
+        layout: Layout,
+    },
+    /// A Neighbour Solicitation.
+    Solicitation {
+        /// Where the IPv6 packet lies.
+        layout: Layout,
+        /// Where the answer goes, if it goes to whoever asked.
+        to: Mac,
+    },
+}
+
+/// What was heard.
+pub(super) struct Heard {
+    /// The address that the speaker says is its own, if it does.
+    pub claimed: Option<VipKey>,
+    pub claimant: Mac,
+    /// The ARP operation or the ICMPv6 type.
+    pub operation: u16,
+    /// The address that it asks for, if it does.
+    pub asked: Option<VipKey>,
+    pub question: Question,
+}
+
+impl Heard {
+    #[inline(always)]
+    pub fn of_arp(packet: &Arp) -> Self {
+        let asks = packet.operation == arp::REQUEST;
+        Self {
+            claimed: Some(VipKey::v4(packet.sender_ip)),
+            claimant: packet.sender_mac,
+            operation: packet.operation,
+            asked: asks.then_some(VipKey::v4(packet.target_ip)),
+            question: Question::Arp {
+                layout: packet.layout,
+            },
+        }
+    }
+
+    /// `None` for a packet that is no valid message.
+    ///
+    /// A solicitation claims its source address as an ARP request does its sender's: whoever hears
+    /// it caches that (RFC 4861 §7.2.3).
+    #[inline(always)]
+    pub fn of_ipv6(frame: &(impl Reader + ?Sized), packet: &Ipv6) -> Option<Self> {
+        let Neighbour {
+            is_advertisement,
+            target,
+            mac,
+        } = neighbour::incoming(frame, packet)?;
+        let target = VipKey::v6(target);
+        let (claimed, asked, operation) = if is_advertisement {
+            (target, None, neighbour::ADVERTISEMENT)
+        } else {
+            (VipKey::v6(packet.source), target, neighbour::SOLICITATION)
+        };
+        Some(Self {
+            claimed,
+            claimant: mac,
+            operation: u16::from(operation),
+            asked,
+            question: Question::Solicitation {
+                layout: packet.layout,
+                to: mac,
+            },
+        })
+    }
+}
