@@ -1,7 +1,7 @@
 //! Onto the interfaces: the ladder from native to generic XDP, TC beside it, and links that an
 //! earlier process pinned.
 
-use std::{fmt, io};
+use std::{fmt, io, os::fd::AsFd as _};
 
 use aya::programs::{
     ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
@@ -12,7 +12,7 @@ use aya::programs::{
 use nix::libc;
 use vip_common::abi::names;
 
-use super::{Dataplane, DataplaneMode, error::DataplaneError, load};
+use super::{Dataplane, DataplaneMode, clsact::Place, error::DataplaneError, load};
 
 /// What was attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +124,9 @@ impl Dataplane {
                 tracing::warn!(%error, "a pin could not be removed");
             }
         }
+        if let Err(error) = self.filters.forget_interface(ifindex) {
+            tracing::warn!(%error, "a TC filter could not be removed");
+        }
     }
 
     /// Detaches what an earlier process attached and this one has no use for. After that no program
@@ -134,6 +137,13 @@ impl Dataplane {
                 tracing::info!(link = name, "detached: nothing needs it any more");
                 self.pins.remove_link(&name)?;
             }
+        }
+        for ifindex in self
+            .filters
+            .drop_unused()
+            .map_err(DataplaneError::Filters)?
+        {
+            tracing::info!(ifindex, "TC filters detached: nothing needs them any more");
         }
         self.leave_others()
     }
@@ -218,7 +228,8 @@ impl Dataplane {
             "egress"
         };
         let pin = self.pin_of(interface, ifindex, suffix);
-        if self.links.contains_key(&pin) {
+        let place = Place { ifindex, program };
+        if self.links.contains_key(&pin) || self.filters.holds(place) {
             return Ok(());
         }
         if let Some(link) = self.pinned(&pin) {
@@ -233,13 +244,31 @@ impl Dataplane {
                 }
             }
         }
+        let refused = |why| DataplaneError::Tc {
+            interface: interface.to_owned(),
+            why,
+        };
         let classifier = load::classifier(&mut self.programs, program)?;
-        let link =
-            new_tc_link(classifier, interface, hook).map_err(|cause| DataplaneError::Tcx {
-                interface: interface.to_owned(),
-                cause,
-            })?;
-        self.pin(pin, link)
+        if self.tcx {
+            match new_tc_link(classifier, interface, hook) {
+                Ok(link) => return self.pin(pin, link),
+                // Linux before 6.6 does not know what this asks for.
+                Err(error) if errno(&error) == Some(libc::EINVAL) => {}
+                Err(error) => return Err(refused(error.to_string())),
+            }
+        }
+        let known = |error: ProgramError| refused(error.to_string());
+        let id = classifier.info().map_err(known)?.id();
+        let fd = classifier.fd().map_err(known)?;
+        self.filters
+            .attach(place, hook, fd.as_fd(), id)
+            .map_err(refused)?;
+        tracing::info!(
+            interface,
+            program,
+            "attached as a filter of clsact: this kernel has no TCX"
+        );
+        Ok(())
     }
 
     fn swap_xdp(&mut self, link: FdLink) -> Result<FdLink, ProgramError> {

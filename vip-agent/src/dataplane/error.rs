@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use aya::{maps::MapError, programs::ProgramError};
+use aya::maps::MapError;
 
 /// Why the kernel's half can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -86,17 +86,17 @@ pub enum DataplaneError {
         /// Why not.
         why: String,
     },
-    /// The kernel is too old.
-    #[error(
-        "interface {interface}: the TC program cannot be attached: {cause}; it needs Linux 6.6 or \
-         newer (TCX)"
-    )]
-    Tcx {
+    /// Neither by TCX nor by clsact.
+    #[error("interface {interface}: the TC program cannot be attached: {why}")]
+    Tc {
         /// The interface.
         interface: String,
-        /// The kernel's answer.
-        cause: ProgramError,
+        /// Why not.
+        why: String,
     },
+    /// The TC filters that stand can't be listed or removed.
+    #[error("the agent's TC filters (`tc filter show dev … egress`, `ingress`): {0}")]
+    Filters(String),
     /// A map can't be read or written.
     #[error("map {name}: {cause}")]
     Map {

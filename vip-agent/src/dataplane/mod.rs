@@ -7,8 +7,11 @@
 //!   <bpf-dir>/links/eth0-2-xdp-native      one pin per hook: interface, index, hook
 //!   <bpf-dir>/links/eth0-2-egress
 //! ```
+//!
+//! Where the kernel has no TCX its TC programs are filters, which no pin holds and which stand likewise: [`clsact`].
 
 mod attach;
+mod clsact;
 mod error;
 mod events;
 mod lease;
@@ -108,6 +111,10 @@ pub struct Dataplane {
     programs: Ebpf,
     /// What is attached, by the name of its pin. A link that is pinned outlives this.
     links: BTreeMap<String, FdLink>,
+    /// What is attached without a link.
+    filters: clsact::Filters,
+    /// Whether TCX is to be tried.
+    tcx: bool,
     lease: lease::LeaseWord,
     gates: HashMap<MapData, VipKey, Gate>,
     counters: PerCpuArray<MapData, Counters>,
@@ -126,6 +133,7 @@ impl Dataplane {
     /// the programs' debugging output goes to the log. What fails leaves all as it was.
     pub fn open(bpf_dir: &Path, logging: bool) -> Result<Self, DataplaneError> {
         let mut pins = pins::Pins::open(bpf_dir)?;
+        let filters = clsact::Filters::of(bpf_dir);
         let others = migrate::others(&pins)?;
         let is_fresh = pins.make_maps()?;
         let mut programs = load::load(&pins, logging)?;
@@ -149,6 +157,8 @@ impl Dataplane {
             pins,
             programs,
             links: BTreeMap::new(),
+            filters,
+            tcx: true,
             lease,
             gates,
             counters,
@@ -166,6 +176,12 @@ impl Dataplane {
         dataplane.take_over(is_fresh)?;
         dataplane.pins.keep();
         Ok(dataplane)
+    }
+
+    /// Attaches from now on as on a kernel without TCX, for tests.
+    #[must_use]
+    pub fn without_tcx(self) -> Self {
+        Self { tcx: false, ..self }
     }
 
     /// The gates that stand in the kernel.
@@ -273,9 +289,15 @@ impl Dataplane {
 
     /// Detaches and unpins everything, and removes the directory.
     pub fn close(self) -> Result<(), DataplaneError> {
-        let Self { pins, links, .. } = self;
+        let Self {
+            pins,
+            links,
+            filters,
+            ..
+        } = self;
         pins.remove_links()?;
         drop(links);
+        filters.detach_all().map_err(DataplaneError::Filters)?;
         pins.remove_rest()
     }
 

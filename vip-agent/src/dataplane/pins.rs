@@ -15,14 +15,16 @@ use nix::{
 };
 use vip_common::abi::{ABI_VERSION, names};
 
-use super::{error::DataplaneError, migrate::OtherMaps};
+use super::{clsact::Filters, error::DataplaneError, migrate::OtherMaps};
 
 /// The directory of a version's maps, followed by its number.
 const MAPS_PREFIX: &str = "abi-v";
 
 /// What a dead agent left under its bpf-dir, locked against a start in the meantime.
 pub struct Leftovers {
-    pins: Pins,
+    /// Those that are left.
+    pins: Option<Pins>,
+    filters: Filters,
     /// Those that can be read.
     maps: Vec<OtherMaps>,
     vips: Vec<IpAddr>,
@@ -31,8 +33,16 @@ pub struct Leftovers {
 impl Leftovers {
     /// Looks for them; `None` if there are none.
     pub fn find(bpf_dir: &Path) -> Result<Option<Self>, DataplaneError> {
+        let filters = Filters::of(bpf_dir);
         if !bpf_dir.exists() {
-            return Ok(None);
+            // They need no pins to stand.
+            let are_left = filters.are_there().map_err(DataplaneError::Filters)?;
+            return Ok(are_left.then(|| Self {
+                pins: None,
+                filters,
+                maps: Vec::new(),
+                vips: Vec::new(),
+            }));
         }
         require_bpffs(bpf_dir, bpf_dir)?;
         let pins = Pins {
@@ -54,7 +64,12 @@ impl Leftovers {
             }
         }
         let vips = vips.into_iter().collect();
-        Ok(Some(Self { pins, maps, vips }))
+        Ok(Some(Self {
+            pins: Some(pins),
+            filters,
+            maps,
+            vips,
+        }))
     }
 
     /// The shared IPs that have a gate there.
@@ -71,8 +86,11 @@ impl Leftovers {
 
     /// Detaches the programs and removes the maps and the directory.
     pub fn take_away(self) -> Result<(), DataplaneError> {
-        self.pins.remove_links()?;
-        self.pins.remove_rest()
+        if let Some(pins) = &self.pins {
+            pins.remove_links()?;
+        }
+        self.filters.detach_all().map_err(DataplaneError::Filters)?;
+        self.pins.map_or(Ok(()), |pins| pins.remove_rest())
     }
 }
 

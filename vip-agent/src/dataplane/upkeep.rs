@@ -26,7 +26,7 @@ pub enum Amiss {
     Detached {
         /// The interface's index.
         ifindex: u32,
-        /// The name of its pin, which tells the hook.
+        /// The name of its pin, which tells the hook, or of the program where it has none.
         link: String,
     },
     /// Pins were removed, and are there again.
@@ -70,6 +70,12 @@ impl Dataplane {
                     link: name,
                 });
             }
+        }
+        for place in self.filters.look_after() {
+            found.push(Amiss::Detached {
+                ifindex: place.ifindex,
+                link: place.program.to_owned(),
+            });
         }
         match self.restore_pins() {
             Ok(restored) if restored.is_empty() => {}

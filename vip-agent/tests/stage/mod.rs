@@ -71,12 +71,23 @@ pub fn staged(test: fn(&Path, u32)) {
 }
 
 pub fn ip(arguments: &[&str]) -> String {
-    let output = Command::new("ip")
+    run("ip", arguments)
+}
+
+pub fn tc(arguments: &[&str]) -> String {
+    run("tc", arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
         .args(arguments)
         .output()
         .expect("iproute2 is installed");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "ip {arguments:?}: {output:?}");
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
     said
 }
 

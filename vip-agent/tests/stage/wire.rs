@@ -1,6 +1,9 @@
 //! Frames by the other end of the veth pair, byte for byte.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
 use vip_common::cases;
@@ -10,18 +13,23 @@ use super::PEER;
 /// Longer than a frame takes on any busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sends and hears by [`PEER`].
+/// Sends and hears by an interface.
 pub struct Wire {
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
 }
 
 impl Wire {
-    /// Hears what comes from now on.
+    /// By [`PEER`].
     pub fn open() -> Self {
+        Self::open_on(PEER)
+    }
+
+    /// Hears what comes from now on.
+    pub fn open_on(name: &str) -> Self {
         let interface = datalink::interfaces()
             .into_iter()
-            .find(|interface| interface.name == PEER)
+            .find(|interface| interface.name == name)
             .expect("the stage has it");
         let config = Config {
             read_timeout: Some(Duration::from_millis(100)),
@@ -34,10 +42,17 @@ impl Wire {
     }
 
     pub fn send(&mut self, frame: &[u8]) {
-        self.sender
-            .send_to(frame, None)
-            .expect("it is Ethernet")
-            .expect("the interface is up");
+        self.try_to_send(frame).expect("the interface is up");
+    }
+
+    /// What is dropped on egress is an error, `ENOBUFS`.
+    pub fn try_to_send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.sender.send_to(frame, None).expect("it is Ethernet")
+    }
+
+    /// The next frame, if one came yet.
+    pub fn heard(&mut self) -> Option<Vec<u8>> {
+        self.receiver.next().ok().map(<[u8]>::to_vec)
     }
 
     /// Whom an ARP reply about the shared IP came for, of the next one; `None` if none came yet.
