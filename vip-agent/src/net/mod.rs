@@ -11,6 +11,7 @@ mod socket;
 mod sockets;
 #[cfg(test)]
 pub(crate) mod stage;
+mod sysctl;
 #[cfg(test)]
 mod tests;
 
@@ -21,3 +22,4 @@ pub use links::{Link, links};
 pub use monitor::{LinkMonitor, Removed};
 pub use schedule::Schedule;
 pub use sockets::destroy_bound_to;
+pub use sysctl::{has_ipv6, is_router};
