@@ -1,5 +1,7 @@
 //! What is read from a good file, and the line that each bad one gets.
 
+use ipnet::IpNet;
+
 use super::*;
 
 const GOOD: &str = "\
@@ -15,6 +17,14 @@ interfaces:
 fn read(text: &str) -> Result<Config, ConfigError> {
     let path = Path::new("a.yaml");
     Config::from_parts(path, file::parse(path, text)?, &Flags::default())
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("an address with its network")
 }
 
 fn flags(interface: &str, vip: &str) -> Flags {
@@ -144,7 +154,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "10.0.0.100",
         "10.0.0.256",
-        "a.yaml:7:16: vip `10.0.0.256`: this is no IP address; write such as 192.168.0.15",
+        "a.yaml:7:16: vip `10.0.0.256`: this is no IP address; write such as 192.168.0.15 or fd00::15",
     ),
     (
         "10.0.0.100",
@@ -153,8 +163,53 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "10.0.0.100",
-        "fd00::1",
-        "a.yaml:7:16: vip `fd00::1`: IPv6 is not supported yet; give an IPv4 address",
+        "'::'",
+        "a.yaml:7:16: vip `::`: this is the unspecified address; give a free host address of the interface's network",
+    ),
+    (
+        "10.0.0.100",
+        "'::1'",
+        "a.yaml:7:16: vip `::1`: this is the loopback address; give a free host address of the interface's network",
+    ),
+    (
+        "10.0.0.100",
+        "ff02::1:ff00:100",
+        "a.yaml:7:16: vip `ff02::1:ff00:100`: this is a multicast address; give a free host address of the interface's network",
+    ),
+    (
+        "10.0.0.100",
+        "'::ffff:10.0.0.100'",
+        "a.yaml:7:16: vip `::ffff:10.0.0.100`: this is IPv4 in the guise of IPv6, to be written 10.0.0.100; give a free host address of the interface's network",
+    ),
+    (
+        "10.0.0.100",
+        "'::10.0.0.100'",
+        "a.yaml:7:16: vip `::10.0.0.100`: this is IPv4-compatible (::/96), which is no longer used; give a free host address of the interface's network",
+    ),
+    (
+        "10.0.0.100",
+        "fd00::100/64",
+        "a.yaml:7:16: vip `fd00::100/64`: write the plain address, without a prefix length",
+    ),
+    (
+        "10.0.0.100",
+        "fe80::1%eth0",
+        "a.yaml:7:16: vip `fe80::1%eth0`: write the plain address, without `%eth0`; its interface is the one that `interface` names",
+    ),
+    (
+        "10.0.0.100",
+        "'[fd00::1]'",
+        "a.yaml:7:16: vip `[fd00::1]`: write the plain address, without brackets",
+    ),
+    (
+        "10.0.0.100",
+        "fd00::1::2",
+        "a.yaml:7:16: vip `fd00::1::2`: this is no IP address; write such as 192.168.0.15 or fd00::15",
+    ),
+    (
+        "    vip: { ip: 10.0.0.100 }",
+        "    vips: [{ ip: fd00::7 }, { ip: 'FD00:0::0007' }]",
+        "a.yaml:7:35: vip fd00::7 is given twice, first at a.yaml:7:18; leave one of them",
     ),
     (
         "10.0.0.100",
@@ -531,6 +586,91 @@ fn what_no_host_of_a_subnet_can_have_is_refused() {
         check_against_subnet([10, 0, 0, 7].into(), &[pair]),
         Ok(()),
         "RFC 3021"
+    );
+}
+
+#[test]
+fn what_no_host_of_an_ipv6_network_can_have_is_refused() {
+    let own: Vec<IpNet> = ["fd00::7/64", "fe80::7/64", "10.0.0.7/24"].map(net).into();
+    let refused = |vip: &str| check_against_subnet(ip(vip), &own).map_err(|e| e.to_string());
+    assert_eq!(
+        refused("fd00::"),
+        Err(
+            "vip fd00:: is the Subnet-Router anycast address of fd00::/64; choose a host address in it"
+                .to_owned()
+        )
+    );
+    for own in ["fd00::7", "fe80::7"] {
+        assert!(refused(own).is_err_and(|error| error.contains("own address")));
+    }
+    for free in [
+        "fd00::8",
+        "fe80::8",
+        "fd00:0:0:1::",
+        "fd00::ffff:ffff:ffff:ffff",
+    ] {
+        assert_eq!(refused(free), Ok(()), "{free}");
+    }
+    let pair = [net("fd00::6/127")];
+    let last = check_against_subnet(ip("fd00::6"), &[net("fd00::7/127")]);
+    assert_eq!(last, Ok(()), "RFC 6164");
+    assert_eq!(check_against_subnet(ip("fd00::7"), &pair), Ok(()));
+}
+
+#[test]
+fn a_link_local_address_of_another_interface_is_another_address() {
+    let own = ["fd00::7/64", "fe80::7/64"].map(net);
+    let check = |vip: &str| check_against_other(ip(vip), "eth1", &own);
+    let refused = check("fd00::7").expect_err("it is taken").to_string();
+    assert!(refused.contains("own address on eth1"), "{refused}");
+    assert_eq!(check("fe80::7"), Ok(()));
+}
+
+#[test]
+fn ipv6_addresses_are_taken_however_they_are_spelt() {
+    for (written, meant) in [
+        ("fd00::64", "fd00::64"),
+        ("'FD00:0:0:0:0:0:0:0064'", "fd00::64"),
+        ("fe80::64", "fe80::64"),
+        ("2001:db8::10.0.0.100", "2001:db8::a00:64"),
+    ] {
+        let good = GOOD.replacen("10.0.0.100", written, 1);
+        let config = read(&good).expect(written);
+        assert_eq!(config.interfaces[0].vips, [ip(meant)]);
+        let flags = Flags {
+            etcd: vec!["http://10.0.0.11:2379".to_owned()],
+            ..flags("eth0", written.trim_matches('\''))
+        };
+        let config = Config::load(None, &flags).expect(written);
+        assert_eq!(config.interfaces[0].vips, [ip(meant)]);
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_a_shared_ipv6_address_is_refused_however_it_is_spelt() {
+    let good = GOOD.replacen("10.0.0.100", "fd00::64", 1);
+    let bad = good.replacen("http://10.0.0.11:2379", "'http://[fd00:0::0064]:2379'", 1);
+    let error = read(&bad).expect_err("it needs itself").to_string();
+    assert!(
+        error.contains("fd00::64 is a shared IP of this very agent"),
+        "{error}"
+    );
+}
+
+#[test]
+fn each_family_has_advice_of_its_own() {
+    let advice = |vip: &str, own: &[&str]| {
+        let own: Vec<IpNet> = own.iter().map(|own| net(own)).collect();
+        advice_on_subnet(ip(vip), "eth0", &own)
+    };
+    assert_eq!(advice("fd00::64", &["10.0.0.7/24", "fe80::7/64"]), None);
+    assert_eq!(advice("10.0.0.100", &["fd00::7/64", "fe80::7/64"]), None);
+    assert_eq!(advice("fe80::64", &["fd00::7/64"]), None);
+    let text = advice("fd01::64", &["fd00::7/64", "fe80::7/64", "10.0.0.7/24"]);
+    assert_eq!(
+        text.expect("it is outside"),
+        "fd01::64 is in none of eth0's networks (fd00::/64): who has no route to it there sends no \
+         Neighbor Solicitation for it"
     );
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -44,31 +44,24 @@ pub fn check_against_subnet(vip: IpAddr, addresses: &[IpNet]) -> Result<(), Conf
                 "vip {vip} is the interface's own address; a shared IP must be one that no machine has"
             )));
         }
-        let IpNet::V4(own) = own else {
-            continue;
-        };
-        // Of a /31 or /32 every address is a host's (RFC 3021).
-        let kind = match vip {
-            _ if own.prefix_len() > 30 => continue,
-            IpAddr::V4(vip) if vip == own.network() => "network",
-            IpAddr::V4(vip) if vip == own.broadcast() => "broadcast",
-            _ => continue,
-        };
-        return Err(ConfigError::new(format!(
-            "vip {vip} is the {kind} address of {}; choose a host address in it",
-            own.trunc()
-        )));
+        if let Some(kind) = not_a_host(vip, own) {
+            return Err(ConfigError::new(format!(
+                "vip {vip} is the {kind} address of {}; choose a host address in it",
+                own.trunc()
+            )));
+        }
     }
     Ok(())
 }
 
-/// Refuses a shared IP that is an address of another interface of this machine.
+/// Refuses a shared IP that is an address of another interface of this machine. A link-local one
+/// is another address on each link.
 pub fn check_against_other(
     vip: IpAddr,
     name: &str,
     addresses: &[IpNet],
 ) -> Result<(), ConfigError> {
-    if addresses.iter().any(|own| own.addr() == vip) {
+    if !is_link_local(vip) && addresses.iter().any(|own| own.addr() == vip) {
         return Err(ConfigError::new(format!(
             "vip {vip} is this machine's own address on {name}; a shared IP must be one that no machine has"
         )));
@@ -78,15 +71,20 @@ pub fn check_against_other(
 
 /// What is to be said of a shared IP that no network of its interface holds, which may be meant.
 pub fn advice_on_subnet(vip: IpAddr, name: &str, addresses: &[IpNet]) -> Option<String> {
-    if addresses.is_empty() || addresses.iter().any(|own| own.contains(&vip)) {
+    let is_of_its_kind =
+        |own: &&IpNet| own.addr().is_ipv4() == vip.is_ipv4() && !is_link_local(own.addr());
+    let networks: Vec<IpNet> = addresses.iter().filter(is_of_its_kind).copied().collect();
+    let is_inside = networks.iter().any(|own| own.contains(&vip));
+    if networks.is_empty() || is_inside || is_link_local(vip) {
         return None;
     }
-    let networks: Vec<String> = addresses
-        .iter()
-        .map(|own| own.trunc().to_string())
-        .collect();
+    let networks: Vec<String> = networks.iter().map(|own| own.trunc().to_string()).collect();
+    let question = match vip {
+        IpAddr::V4(_) => "ARP request",
+        IpAddr::V6(_) => "Neighbor Solicitation",
+    };
     Some(format!(
-        "{vip} is in none of {name}'s networks ({}): who has no route to it there sends no ARP request for it",
+        "{vip} is in none of {name}'s networks ({}): who has no route to it there sends no {question} for it",
         networks.join(", ")
     ))
 }
@@ -355,30 +353,80 @@ pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, C
 
 fn vip(Written { value, place }: Written) -> Result<Written<IpAddr>, ConfigError> {
     let wrong = |why: &str| Err(ConfigError::at(&place, format!("vip `{value}`: {why}")));
+    let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
     let ip = match value.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => ip,
-        Ok(IpAddr::V6(_)) => return wrong("IPv6 is not supported yet; give an IPv4 address"),
+        Ok(ip) => ip,
         Err(_) if value.parse::<IpNet>().is_ok() => {
             return wrong("write the plain address, without a prefix length");
         }
-        Err(_) => return wrong("this is no IP address; write such as 192.168.0.15"),
+        Err(_) => {
+            return match value.split_once('%') {
+                Some((ip, zone)) if is_ipv6(ip) => wrong(&format!(
+                    "write the plain address, without `%{zone}`; its interface is the one that `interface` names"
+                )),
+                _ if is_ipv6(value.trim_matches(['[', ']'])) => {
+                    wrong("write the plain address, without brackets")
+                }
+                _ => wrong("this is no IP address; write such as 192.168.0.15 or fd00::15"),
+            };
+        }
     };
-    let kind = match ip.octets() {
+    let kind = match ip {
+        IpAddr::V4(ip) => unfit_ipv4(ip).map(str::to_owned),
+        IpAddr::V6(ip) => unfit_ipv6(ip),
+    };
+    match kind {
+        None => Ok(Written { value: ip, place }),
+        Some(kind) => wrong(&format!(
+            "this is {kind}; give a free host address of the interface's network"
+        )),
+    }
+}
+
+fn unfit_ipv4(ip: Ipv4Addr) -> Option<&'static str> {
+    Some(match ip.octets() {
         [0, ..] => "of \"this network\" (0.0.0.0/8)",
         [255, 255, 255, 255] => "the broadcast address",
         [240..=255, ..] => "reserved (240.0.0.0/4)",
         _ if ip.is_multicast() => "a multicast address",
         _ if ip.is_loopback() => "a loopback address",
-        _ => {
-            return Ok(Written {
-                value: ip.into(),
-                place,
-            });
+        _ => return None,
+    })
+}
+
+/// RFC 4291 §2.4 and §2.5. Link-local addresses may be shared.
+fn unfit_ipv6(ip: Ipv6Addr) -> Option<String> {
+    let kind = match ip.segments() {
+        _ if ip.is_unspecified() => "the unspecified address",
+        _ if ip.is_loopback() => "the loopback address",
+        _ if ip.is_multicast() => "a multicast address",
+        [0, 0, 0, 0, 0, 0xffff, high, low] => {
+            let [[a, b], [c, d]] = [high, low].map(u16::to_be_bytes);
+            let ipv4 = Ipv4Addr::new(a, b, c, d);
+            return Some(format!("IPv4 in the guise of IPv6, to be written {ipv4}"));
         }
+        [0, 0, 0, 0, 0, 0, ..] => "IPv4-compatible (::/96), which is no longer used",
+        _ => return None,
     };
-    wrong(&format!(
-        "this is {kind}; give a free host address of the interface's network"
-    ))
+    Some(kind.to_owned())
+}
+
+/// What a shared IP is in the network of `own` that no host may be.
+fn not_a_host(vip: IpAddr, own: &IpNet) -> Option<&'static str> {
+    match (vip, own) {
+        // Of a /31 or /32 every address is a host's (RFC 3021).
+        (IpAddr::V4(_), IpNet::V4(own)) if own.prefix_len() > 30 => None,
+        (IpAddr::V4(vip), IpNet::V4(own)) if vip == own.network() => Some("network"),
+        (IpAddr::V4(vip), IpNet::V4(own)) if vip == own.broadcast() => Some("broadcast"),
+        // RFC 4291 §2.6.1; a /127 has none (RFC 6164 §5).
+        (IpAddr::V6(_), IpNet::V6(own)) if own.prefix_len() > 126 => None,
+        (IpAddr::V6(vip), IpNet::V6(own)) if vip == own.network() => Some("Subnet-Router anycast"),
+        _ => None,
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 /// A daemon's directory does not depend on where it was started from.

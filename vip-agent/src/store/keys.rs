@@ -46,7 +46,9 @@ impl Keys {
             return Some(Place::Member(node));
         }
         let ip = key.strip_prefix(self.owners.as_str())?;
-        ip.parse().ok().map(Place::Owner)
+        // IPv6 has many spellings, and a shared IP one key.
+        let is_as_written = |vip: &IpAddr| vip.to_string() == ip;
+        ip.parse().ok().filter(is_as_written).map(Place::Owner)
     }
 }
 
@@ -57,15 +59,17 @@ mod tests {
     #[test]
     fn a_key_is_found_again_for_what_it_is() {
         let keys = Keys::new("/vip-agent");
-        let vip = IpAddr::from([10, 0, 0, 1]);
         assert_eq!(
             keys.place(keys.member("cp-1").as_bytes()),
             Some(Place::Member("cp-1"))
         );
-        assert_eq!(
-            keys.place(keys.owner(vip).as_bytes()),
-            Some(Place::Owner(vip))
-        );
+        for vip in ["10.0.0.1", "fd00::64", "fe80::64"] {
+            let vip = vip.parse().expect("an address");
+            assert_eq!(
+                keys.place(keys.owner(vip).as_bytes()),
+                Some(Place::Owner(vip))
+            );
+        }
     }
 
     #[test]
@@ -73,6 +77,7 @@ mod tests {
         let keys = Keys::new("/vip-agent");
         let strangers = [
             "/vip-agent/owners/here",
+            "/vip-agent/owners/fd00:0::64",
             "/vip-agent2/members/a",
             "/vip-agent/x",
             "",
