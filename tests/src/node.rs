@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use pnet::util::MacAddr;
 
+use crate::command;
 use crate::netns::Netns;
 use crate::run::Run;
 use crate::switch::{Interface, LAN, MGMT, Switch};
@@ -158,6 +159,12 @@ impl Node {
             )?;
         }
         Ok(())
+    }
+
+    /// Has an interface leave VLAN tags in the frames that it receives.
+    pub fn leave_vlan_tags(&self, interface: &str) -> Result<()> {
+        let arguments = ["-K", interface, "rxvlan", "off"];
+        command::run_in(&self.netns, "ethtool", &arguments).map(drop)
     }
 
     /// Deletes an interface with all that is on it.

@@ -212,23 +212,13 @@ fn etcd_with_users_works_alike() -> Result<()> {
 #[test]
 fn generic_xdp_works_alike() -> Result<()> {
     scenario("generic XDP", Setup::default(), |bed| {
-        let config = AgentConfig {
-            dataplane: "generic".to_owned(),
-            ..AgentConfig::new(VIP)
-        };
-        let (owner, probe) = up(bed, &config)?;
-        ensure!(
-            bed.status(owner)?
-                .interface("eth0")?
-                .get("dataplane")
-                .and_then(Value::as_str)
-                == Some("generic")
-        );
-        let failover = fail_over(bed, &probe, owner, |bed| bed.stop_agent(owner).map(drop))?;
-        bed.start_agent(owner, &config)?;
-        calm(bed, &probe, &failover)?;
-        Ok(())
+        works_alike(bed, "generic")
     })
+}
+
+#[test]
+fn tc_works_alike() -> Result<()> {
+    scenario("TC", Setup::default(), |bed| works_alike(bed, "tc"))
 }
 
 #[test]
@@ -304,6 +294,24 @@ fn an_interface_that_is_not_there_yet_is_waited_for() -> Result<()> {
         probe.steady(Duration::from_secs(1), SETTLED_WITHIN)?;
         never_two(&probe.finish()?)
     })
+}
+
+fn works_alike(bed: &mut Bed, dataplane: &str) -> Result<()> {
+    for node in &bed.nodes {
+        node.leave_vlan_tags("eth0")?;
+    }
+    let config = AgentConfig {
+        dataplane: dataplane.to_owned(),
+        ..AgentConfig::new(VIP)
+    };
+    let (owner, probe) = up(bed, &config)?;
+    let interface = bed.status(owner)?.interface("eth0")?;
+    let attached = interface.get("dataplane").and_then(Value::as_str);
+    ensure!(attached == Some(dataplane), "{attached:?}");
+    let failover = fail_over(bed, &probe, owner, |bed| bed.stop_agent(owner).map(drop))?;
+    bed.start_agent(owner, &config)?;
+    calm(bed, &probe, &failover)?;
+    Ok(())
 }
 
 fn hands_over(bed: &mut Bed) -> Result<()> {

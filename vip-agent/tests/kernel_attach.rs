@@ -19,7 +19,7 @@ use aya::{
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use stage::{
-    INTERFACE, ip, open, staged,
+    INTERFACE, foreign_xdp, ip, open, staged, strip_vlan_tags,
     wire::{PATIENCE, Wire},
 };
 use vip_agent::dataplane::{
@@ -187,6 +187,7 @@ fn a_second_start_swaps_the_programs_in_place_and_finds_the_gates() {
 #[test]
 fn generic_is_attached_when_asked_for() {
     staged(|bpf_dir, ifindex| {
+        strip_vlan_tags(INTERFACE, false);
         let mut dataplane = open(bpf_dir);
         let attachment = dataplane
             .attach(INTERFACE, ifindex, DataplaneMode::Generic)
@@ -198,33 +199,96 @@ fn generic_is_attached_when_asked_for() {
 }
 
 #[test]
+fn generic_is_refused_where_tags_are_stripped() {
+    staged(|bpf_dir, ifindex| {
+        strip_vlan_tags(INTERFACE, true);
+        let mut dataplane = open(bpf_dir);
+        let refused = dataplane.attach(INTERFACE, ifindex, DataplaneMode::Generic);
+        let why = refused.expect_err("it would misread tagged frames");
+        assert!(
+            why.to_string().contains("ethtool -K va rxvlan off"),
+            "{why}"
+        );
+        assert!(!shown().contains("xdp"), "{}", shown());
+        dataplane.close().expect("all of it can go");
+    });
+}
+
+#[test]
+fn tc_is_attached_where_no_xdp_can_be() {
+    staged(|bpf_dir, _| {
+        // The driver wants as many queues here as the other end sends by.
+        let pair = "link add few numrxqueues 1 numtxqueues 1 type veth peer name many numrxqueues 2 numtxqueues 2";
+        ip(&pair.split(' ').collect::<Vec<_>>());
+        strip_vlan_tags("few", true);
+        let few = nix::net::if_::if_nametoindex("few").expect("it was just made");
+        let mut dataplane = open(bpf_dir);
+        let attachment = dataplane
+            .attach("few", few, DataplaneMode::Auto)
+            .expect("TC can be had anywhere");
+        assert_eq!(attachment.mode, Attached::Tc);
+        let why = attachment.why_not_better.expect("it is the last rung");
+        assert!(
+            why.contains("native XDP") && why.contains("rxvlan"),
+            "{why}"
+        );
+        dataplane.close().expect("all of it can go");
+    });
+}
+
+#[test]
 fn another_program_on_the_interface_stays_where_it_is() {
     staged(|bpf_dir, ifindex| {
-        let object = object().expect("`staged` asked");
-        let mut foreign = EbpfLoader::new().load(object).expect("the programs load");
-        let program: &mut Xdp = foreign
-            .program_mut(names::CLOCK)
-            .expect("it is there")
-            .try_into()
-            .expect("it is XDP");
-        program.load().expect("it loads");
-        program
-            .attach(INTERFACE, XdpMode::Skb)
-            .expect("it attaches");
-        for mode in [
-            DataplaneMode::Auto,
-            DataplaneMode::Native,
-            DataplaneMode::Generic,
-        ] {
+        for foreign in [XdpMode::Skb, XdpMode::Driver] {
+            let _foreign = foreign_xdp(INTERFACE, foreign);
+            for mode in [DataplaneMode::Native, DataplaneMode::Generic] {
+                strip_vlan_tags(INTERFACE, false);
+                let mut dataplane = open(bpf_dir);
+                let refused = dataplane.attach(INTERFACE, ifindex, mode);
+                assert!(
+                    matches!(refused, Err(DataplaneError::Taken { .. })),
+                    "{mode}: {refused:?}"
+                );
+                dataplane.close().expect("all of it can go");
+                assert!(shown().contains(names::XDP), "{}", shown());
+            }
             let mut dataplane = open(bpf_dir);
-            let refused = dataplane.attach(INTERFACE, ifindex, mode);
-            assert!(
-                matches!(refused, Err(DataplaneError::Taken { .. })),
-                "{mode}: {refused:?}"
-            );
+            let attachment = dataplane
+                .attach(INTERFACE, ifindex, DataplaneMode::Auto)
+                .expect("TC has room for many");
+            assert_eq!(attachment.mode, Attached::Tc);
+            let why = attachment.why_not_better.expect("XDP would be better");
+            assert!(why.contains("another XDP program"), "{why}");
+            assert!(shown().contains(names::XDP), "{}", shown());
             dataplane.close().expect("all of it can go");
-            assert!(shown().contains(names::CLOCK), "{}", shown());
+            assert!(shown().contains(names::XDP), "{}", shown());
         }
+    });
+}
+
+#[test]
+fn tc_stays_tc_at_the_next_start_unless_another_mode_is_asked_for() {
+    staged(|bpf_dir, ifindex| {
+        let attach = |mode, expected| {
+            let mut dataplane = open(bpf_dir);
+            let attachment = dataplane
+                .attach(INTERFACE, ifindex, mode)
+                .expect("it attaches");
+            assert_eq!(attachment.mode, expected, "{mode}");
+            dataplane.drop_unused_links().expect("they can go");
+            let links = fs::read_dir(bpf_dir.join("links")).expect("they are pinned");
+            assert_eq!(links.count(), 2, "{mode}: one for each side");
+            attachment.why_not_better
+        };
+        assert_eq!(attach(DataplaneMode::Tc, Attached::Tc), None);
+        assert!(!shown().contains("xdp"), "{}", shown());
+        let why = attach(DataplaneMode::Auto, Attached::Tc).expect("XDP would be better");
+        assert!(why.contains("by the process before"), "{why}");
+        assert_eq!(attach(DataplaneMode::Native, Attached::Native), None);
+        assert_eq!(attach(DataplaneMode::Auto, Attached::Native), None);
+        assert_eq!(attach(DataplaneMode::Tc, Attached::Tc), None);
+        assert!(!shown().contains("xdp"), "{}", shown());
+        clean_up(bpf_dir);
     });
 }
 

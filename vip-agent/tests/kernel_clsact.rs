@@ -55,6 +55,7 @@ fn gate(ifindex: u32, deadline_ns: u64) -> GateSpec {
         ifindex,
         mac: cases::OUR_MAC,
         owner_mac: cases::OUR_MAC,
+        is_router: false,
     }
 }
 

@@ -4,21 +4,14 @@ mod stage;
 
 use std::{path::Path, time::Instant};
 
-use aya::{
-    EbpfLoader,
-    programs::{Xdp, XdpMode},
-};
+use aya::programs::XdpMode;
 use nix::net::if_::if_nametoindex;
 use stage::{
-    INTERFACE, PEER, ip, open, staged, vlan,
+    INTERFACE, PEER, foreign_xdp, ip, open, staged, strip_vlan_tags, vlan,
     wire::{PATIENCE, Wire},
 };
-use vip_agent::dataplane::{Attached, Dataplane, DataplaneMode, GateSpec, object};
-use vip_common::{
-    abi::{Counters, names},
-    cases,
-    frame::arp,
-};
+use vip_agent::dataplane::{Attached, Dataplane, DataplaneMode, GateSpec};
+use vip_common::{abi::Counters, cases, frame::arp};
 
 /// The asker of the last request, after which all others are through.
 const LAST: [u8; 4] = [10, 0, 0, 200];
@@ -48,32 +41,19 @@ fn attached(bpf_dir: &Path, ifindex: u32, mode: Attached) -> Dataplane {
     let [a, b, c, d, e, f] = cases::OUR_MAC;
     let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
     ip(&["link", "set", INTERFACE, "address", &mac]);
+    strip_vlan_tags(INTERFACE, false);
     let mut dataplane = open(bpf_dir);
     dataplane.set_lease_deadline_ns(u64::MAX);
     let wanted = match mode {
         Attached::Native => DataplaneMode::Native,
         Attached::Generic => DataplaneMode::Generic,
+        Attached::Tc => DataplaneMode::Tc,
     };
     let attachment = dataplane
         .attach(INTERFACE, ifindex, wanted)
         .expect("it attaches");
     assert_eq!(attachment.mode, mode);
     dataplane
-}
-
-/// `XDP_TX` on a veth needs a program at the other end: ours passes what it has no gate for.
-fn pass_at_peer() -> aya::Ebpf {
-    let mut programs = EbpfLoader::new()
-        .load(object().expect("`staged` asked"))
-        .expect("the programs load");
-    let program: &mut Xdp = programs
-        .program_mut(names::XDP)
-        .expect("it is there")
-        .try_into()
-        .expect("it is XDP");
-    program.load().expect("it loads");
-    program.attach(PEER, XdpMode::Driver).expect("it attaches");
-    programs
 }
 
 fn counters(dataplane: &Dataplane) -> Counters {
@@ -93,7 +73,8 @@ fn asked(wire: &mut Wire, frames: &[([u8; 4], Vec<u8>)]) -> Vec<[u8; 4]> {
 
 fn an_owner_answers_only_what_is_for_it(bpf_dir: &Path, ifindex: u32, mode: Attached) {
     let mut dataplane = attached(bpf_dir, ifindex, mode);
-    let _peer = pass_at_peer();
+    // `XDP_TX` on a veth needs a program at the other end.
+    let _peer = foreign_xdp(PEER, XdpMode::Driver);
     dataplane
         .put_gate(cases::VIP.into(), gate(ifindex, u64::MAX))
         .expect("there is room");
@@ -112,6 +93,8 @@ fn an_owner_answers_only_what_is_for_it(bpf_dir: &Path, ifindex: u32, mode: Atta
     assert_eq!(asked(&mut wire, &frames), [ip(1), ip(2), ip(5), ip(6)]);
     let expected = Counters {
         answered: 5,
+        // From TC the answers go out by the egress program.
+        sent: if mode == Attached::Tc { 5 } else { 0 },
         ..Counters::default()
     };
     assert_eq!(counters(&dataplane), expected);
@@ -132,11 +115,72 @@ fn an_owner_answers_only_what_is_for_it_generic() {
     });
 }
 
+#[test]
+fn an_owner_answers_only_what_is_for_it_tc() {
+    staged(|bpf_dir, ifindex| an_owner_answers_only_what_is_for_it(bpf_dir, ifindex, Attached::Tc));
+}
+
+#[test]
+fn an_owner_answers_beside_another_xdp_program() {
+    staged(|bpf_dir, ifindex| {
+        let _foreign = foreign_xdp(INTERFACE, XdpMode::Driver);
+        an_owner_answers_only_what_is_for_it(bpf_dir, ifindex, Attached::Tc)
+    });
+}
+
+/// Linux forgets where a packet begins that it copied for generic XDP, so that TC cannot rewrite it.
+#[test]
+fn behind_generic_xdp_the_owner_s_kernel_answers() {
+    staged(|bpf_dir, ifindex| {
+        let _foreign = foreign_xdp(INTERFACE, XdpMode::Skb);
+        let mut dataplane = attached(bpf_dir, ifindex, Attached::Tc);
+        ip(&["address", "add", "10.0.0.100/24", "dev", INTERFACE]);
+        let mut wire = Wire::open();
+        dataplane
+            .put_gate(cases::VIP.into(), gate(ifindex, 0))
+            .expect("there is room");
+        wire.send(&request(cases::BROADCAST, [10, 0, 0, 1]));
+        let deadline = Instant::now() + PATIENCE;
+        while counters(&dataplane).stale == 0 {
+            assert!(Instant::now() < deadline, "{:?}", counters(&dataplane));
+        }
+        dataplane
+            .put_gate(cases::VIP.into(), gate(ifindex, u64::MAX))
+            .expect("it stands");
+        wire.send(&request(cases::BROADCAST, LAST));
+        assert_eq!(wire.answered_until(LAST), [LAST]);
+        assert_eq!(counters(&dataplane).delivered, 1);
+        dataplane.close().expect("all of it can go");
+    });
+}
+
+#[test]
+fn tc_knows_a_stripped_tag() {
+    staged(|bpf_dir, ifindex| {
+        let mut dataplane = attached(bpf_dir, ifindex, Attached::Tc);
+        dataplane
+            .put_gate(cases::VIP.into(), gate(ifindex, u64::MAX))
+            .expect("there is room");
+        let mut wire = Wire::open();
+        let peer = if_nametoindex(PEER).expect("the stage has it");
+        let stripping = vlan::push_on_egress(peer, 5);
+        wire.send(&request(cases::BROADCAST, [10, 0, 0, 1]));
+        drop(stripping);
+        let stripping = vlan::push_on_egress(peer, 0);
+        wire.send(&request(cases::BROADCAST, [10, 0, 0, 2]));
+        drop(stripping);
+        wire.send(&request(cases::BROADCAST, LAST));
+        assert_eq!(wire.answered_until(LAST), [[10, 0, 0, 2], LAST]);
+        dataplane.close().expect("all of it can go");
+    });
+}
+
 /// Not what one would wish for, but so it is, and said in the README: XDP sees no tag that is kept
 /// beside the frame.
 fn a_stripped_tag_is_not_seen(bpf_dir: &Path, ifindex: u32, mode: Attached) {
     let mut dataplane = attached(bpf_dir, ifindex, mode);
-    let _peer = pass_at_peer();
+    // `XDP_TX` on a veth needs a program at the other end.
+    let _peer = foreign_xdp(PEER, XdpMode::Driver);
     dataplane
         .put_gate(cases::VIP.into(), gate(ifindex, u64::MAX))
         .expect("there is room");

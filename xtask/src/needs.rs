@@ -79,6 +79,11 @@ const NEEDS: &[Need] = &[
         Sign::Program("ping"),
     ),
     apt(
+        "ethtool",
+        "has an interface leave VLAN tags where they are",
+        Sign::Program("ethtool"),
+    ),
+    apt(
         "bpftool",
         "shows what is loaded in the kernel",
         Sign::Program("bpftool"),

@@ -70,7 +70,7 @@ pub enum DataplaneError {
     /// Another program is on the hook.
     #[error(
         "interface {interface}: another XDP program is attached to it (`ip -d link show {interface}` \
-         names it); it stays where it is; take it off, or set `dataplane: kernel` to go without a gate"
+         names it); it stays where it is; take it off, or set `dataplane: tc`, which goes without XDP"
     )]
     Taken {
         /// The interface.

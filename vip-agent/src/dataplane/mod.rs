@@ -14,11 +14,15 @@ mod attach;
 mod clsact;
 mod error;
 mod events;
+mod hook;
 mod lease;
 mod load;
 mod migrate;
+mod offload;
 mod pins;
+mod tc;
 mod upkeep;
+mod xdp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,6 +56,8 @@ pub enum DataplaneMode {
     Native,
     /// XDP in the stack, or not at all.
     Generic,
+    /// TC in the stack: no XDP.
+    Tc,
     /// Without XDP and without a gate: the kernel's own ARP, UNFENCED.
     Kernel,
 }
@@ -62,6 +68,7 @@ impl fmt::Display for DataplaneMode {
             Self::Auto => "auto",
             Self::Native => "native",
             Self::Generic => "generic",
+            Self::Tc => "tc",
             Self::Kernel => "kernel",
         })
     }

@@ -17,7 +17,7 @@ use aya::{
 };
 use nix::libc;
 
-use super::{Dataplane, attach::ifindex_of, error::DataplaneError};
+use super::{Dataplane, error::DataplaneError, hook::ifindex_of};
 
 /// What was found amiss.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::{
     config::{self, InterfaceConfig},
     dataplane::{Attachment, Dataplane, DataplaneError, GateSpec},
     election::{Gate, Mac},
-    net::Link,
+    net::{self, Link},
 };
 
 /// What keeps a configured interface from serving.
@@ -41,6 +41,8 @@ pub(super) struct Interface {
     held: Option<u32>,
     pub attachment: Option<Attachment>,
     pub unfit: Option<Unfit>,
+    /// Whether the host forwards IPv6 from it, which advertisements tell.
+    is_router: bool,
 }
 
 /// All of them, and the gates of their shared IPs.
@@ -86,7 +88,14 @@ impl Interface {
         }
         self.held = ifindex;
         self.link = found.cloned();
+        self.is_router = self.routes();
         gone
+    }
+
+    /// As the host's settings are now.
+    fn routes(&self) -> bool {
+        let link = self.link.as_ref();
+        link.is_some_and(|link| net::is_router(&link.name))
     }
 
     fn attach(&mut self, links: &[Link], dataplane: Option<&mut Dataplane>) -> Result<(), Unfit> {
@@ -136,6 +145,7 @@ impl Interfaces {
                     held: None,
                     attachment: None,
                     unfit,
+                    is_router: false,
                 }
             })
             .collect();
@@ -202,6 +212,11 @@ impl Interfaces {
     pub fn awaits_attachment(&self) -> bool {
         let awaits = |one: &Interface| matches!(one.unfit, Some(Unfit::Dataplane(_)));
         self.all.iter().any(awaits)
+    }
+
+    /// Whether the host has begun or ceased to forward, which nothing announces.
+    pub fn routing_changed(&self) -> bool {
+        self.all.iter().any(|one| one.routes() != one.is_router)
     }
 
     /// Stores a shared IP's gate in the kernel.
@@ -317,6 +332,6 @@ fn spec(gate: Gate, interface: &Interface) -> GateSpec {
         ifindex,
         mac,
         owner_mac,
-        is_router: false,
+        is_router: interface.is_router,
     }
 }

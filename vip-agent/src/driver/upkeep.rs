@@ -57,10 +57,13 @@ impl Driver {
             }
         }
         self.note_pins(pins_trouble);
-        if detached.is_empty() {
-            return Ok(None);
+        if !detached.is_empty() {
+            return self.attach_again(&detached).await;
         }
-        self.attach_again(&detached).await
+        if self.interfaces.routing_changed() {
+            return self.look_at_interfaces(&[]).await;
+        }
+        Ok(None)
     }
 
     /// Keeps the lease for the next start; it is tried again for as long as it fails. Without it the

@@ -13,11 +13,16 @@ use std::{
     thread,
 };
 
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Xdp, XdpMode},
+};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 use vip_agent::dataplane::{Dataplane, object};
+use vip_common::abi::names;
 
 /// The interface that the programs are attached to; its peer is [`PEER`].
 pub const INTERFACE: &str = "va";
@@ -89,6 +94,31 @@ fn run(program: &str, arguments: &[&str]) -> String {
         "{program} {arguments:?}: {output:?}"
     );
     said
+}
+
+/// Has an interface leave VLAN tags in the frames that it receives, or take them off.
+pub fn strip_vlan_tags(interface: &str, strip: bool) {
+    let switch = if strip { "on" } else { "off" };
+    let output = Command::new("ethtool")
+        .args(["-K", interface, "rxvlan", switch])
+        .output()
+        .expect("ethtool is installed");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Attaches an XDP program that is not the agent's, for as long as what is returned lives: it passes
+/// all frames, for it is ours without a gate.
+pub fn foreign_xdp(interface: &str, mode: XdpMode) -> Ebpf {
+    let object = object().expect("`staged` asked");
+    let mut foreign = EbpfLoader::new().load(object).expect("the programs load");
+    let program: &mut Xdp = foreign
+        .program_mut(names::XDP)
+        .expect("it is there")
+        .try_into()
+        .expect("it is XDP");
+    program.load().expect("it loads");
+    program.attach(interface, mode).expect("it attaches");
+    foreign
 }
 
 /// The programs, loaded.

@@ -70,6 +70,13 @@ impl Filters {
         self.held.contains_key(&place)
     }
 
+    /// Whether there is one, whoever attached it.
+    pub fn finds(&self, place: Place, hook: TcAttachType) -> bool {
+        let standing =
+            Kernel::open().and_then(|kernel| kernel.filters(place.ifindex, hook, PRIORITY));
+        standing.is_ok_and(|standing| standing.iter().any(|one| self.owns(one, place.program)))
+    }
+
     /// Attaches a program, or puts it in place of the one that an earlier process attached there.
     /// The error says why not.
     pub fn attach(
