@@ -1,7 +1,9 @@
 //! What sending an answer takes of the kernel.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_redirect, bpf_skb_change_tail, bpf_xdp_adjust_tail},
+    helpers::generated::{
+        bpf_redirect, bpf_skb_change_tail, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+    },
     programs::{TcContext, XdpContext},
 };
 use vip_common::{frame::UNTAGGED_PAYLOAD, reader::Reader as _, reply, verdict::Question};
@@ -14,12 +16,13 @@ pub fn resize_xdp(context: &XdpContext, question: Question) -> bool {
     let Some(wanted) = reply::answer_len(question) else {
         return true;
     };
-    let length = context.data_end().wrapping_sub(context.data());
+    // Not only of what lies before `data_end`: a frame may go on in fragments.
+    // SAFETY: the context is valid while the program runs.
+    let length = unsafe { bpf_xdp_get_buff_len(context.ctx) };
     let (Ok(wanted), Ok(length)) = (i32::try_from(wanted), i32::try_from(length)) else {
         return false;
     };
-    // SAFETY: the context is valid while the program runs; pointers into the frame are made anew
-    // afterwards.
+    // SAFETY: as above; pointers into the frame are made anew afterwards.
     let failed = unsafe { bpf_xdp_adjust_tail(context.ctx, wanted - length) };
     failed == 0
 }

@@ -9,10 +9,13 @@ mod frames;
 mod guard;
 mod ingress;
 mod ipv6;
+mod mutate;
+mod strategy;
 
 use alloc::vec::Vec;
 
 pub use frames::*;
+pub use strategy::{any_frame, any_stage};
 
 use crate::{
     abi::{GATE_ROUTER, Gate, VipKey},
