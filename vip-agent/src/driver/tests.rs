@@ -30,7 +30,7 @@ use crate::{
     dataplane::DataplaneMode,
     net::{
         AddressManager,
-        stage::{ip, runtime, staged},
+        stage::{ip, runtime, staged, until_running},
     },
 };
 
@@ -219,7 +219,6 @@ fn a_link_that_is_called_something_else_is_held_on_to_until_its_address_is_off()
                 let link = scene.interfaces.all[0].link.as_ref();
                 link.map(|link| link.ifindex)
             };
-            ip("link set vb up");
             scene.look().await;
             assert_eq!(unfit(&scene), None);
             scene.add().await;
@@ -243,6 +242,7 @@ fn a_link_that_is_called_something_else_is_held_on_to_until_its_address_is_off()
             ip("link set x down");
             ip("link set x name va");
             ip("link set va up");
+            until_running("va");
             scene.look().await;
             assert_eq!((held(&scene), unfit(&scene)), (Some(ifindex), None));
         });

@@ -5,17 +5,24 @@ use std::{io, net::IpAddr, time::Duration};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo},
+    route::{RouteAttribute, RouteMessage, RouteType},
 };
 use nix::libc;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use tokio::time::{sleep, timeout};
 
 use super::{
     error::{NetError, interface_name},
     socket::Socket,
+    sysctl::has_ipv6,
 };
 
 /// The longest finite lifetime: one more means forever.
 const LONGEST_SECONDS: u32 = u32::MAX - 1;
+
+/// How long an IPv6 address is waited for; it takes less than a millisecond on an idle machine.
+const TAKES_EFFECT: Duration = Duration::from_millis(500);
+const ASK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Adds and removes shared IPs.
 #[derive(Clone, Debug)]
@@ -30,9 +37,11 @@ impl AddressManager {
         Ok(Self { socket })
     }
 
-    /// Puts `ip` on the interface, or renews it there: a host's address without a route, of scope
-    /// `host` so that nothing the host itself begins is sent from it, and gone after `lifetime`
-    /// (whole seconds, rounded down; at least one).
+    /// Puts `ip` on the interface, or renews it there: a host's address without a route, such that
+    /// nothing the host itself begins is sent from it, and gone after `lifetime` (whole seconds,
+    /// rounded down; at least one). IPv4 has the scope `host` for that. IPv6 has no such scope, so the
+    /// address is deprecated from the start (RFC 6724 §5, rule 3), and duplicate address detection is
+    /// left out: it would keep the address silent for a second, or for good.
     pub async fn add(&self, ifindex: u32, ip: IpAddr, lifetime: Duration) -> Result<(), NetError> {
         let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(LONGEST_SECONDS);
         if seconds == 0 {
@@ -40,18 +49,61 @@ impl AddressManager {
             return Err(NetError::Lifetime { ip, interface });
         }
         let mut lifetimes = CacheInfo::default();
-        lifetimes.ifa_preferred = seconds.min(LONGEST_SECONDS);
-        lifetimes.ifa_valid = lifetimes.ifa_preferred;
+        lifetimes.ifa_valid = seconds.min(LONGEST_SECONDS);
         let mut message = address(ifindex, ip);
-        message.header.scope = AddressScope::Host;
+        let mut flags = AddressFlags::Noprefixroute;
+        match ip {
+            IpAddr::V4(_) => {
+                message.header.scope = AddressScope::Host;
+                lifetimes.ifa_preferred = lifetimes.ifa_valid;
+            }
+            IpAddr::V6(_) => {
+                flags |= AddressFlags::Nodad;
+                lifetimes.ifa_preferred = 0;
+            }
+        }
         message.attributes.extend([
-            AddressAttribute::Flags(AddressFlags::Noprefixroute),
+            AddressAttribute::Flags(flags),
             AddressAttribute::CacheInfo(lifetimes),
         ]);
         let order = RouteNetlinkMessage::NewAddress(message);
         self.order(order, NLM_F_CREATE | NLM_F_REPLACE)
             .await
-            .map_err(|why| refused(ifindex, ip, "put on", why))
+            .map_err(|why| refused(ifindex, ip, "put on", why))?;
+        if ip.is_ipv6()
+            && timeout(TAKES_EFFECT, self.is_local(ifindex, ip))
+                .await
+                .is_err()
+        {
+            let interface = interface_name(ifindex);
+            tracing::warn!(%ip, interface, "the address is on, but the kernel takes nothing for it yet");
+        }
+        Ok(())
+    }
+
+    /// Waits until the host takes what comes for `ip`. Linux says that an IPv6 address is on before it
+    /// is: a worker of its own adds the route, and joins the solicited-node group.
+    async fn is_local(&self, ifindex: u32, ip: IpAddr) {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet6;
+        message.header.destination_prefix_length = 128;
+        message.attributes = vec![
+            RouteAttribute::Destination(ip.into()),
+            RouteAttribute::Oif(ifindex),
+        ];
+        loop {
+            let question = RouteNetlinkMessage::GetRoute(message.clone());
+            match self.socket.ask(question).await {
+                Ok(RouteNetlinkMessage::NewRoute(route))
+                    if route.header.kind == RouteType::Local =>
+                {
+                    return;
+                }
+                // Of a socket that has died it cannot be asked.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
+                _ => sleep(ASK_AGAIN).await,
+            }
+        }
     }
 
     /// Takes `ip` off the interface. That it was not there, or that the interface has gone, is fine.
@@ -92,9 +144,14 @@ fn is_gone(why: &io::Error) -> bool {
 }
 
 fn refused(ifindex: u32, ip: IpAddr, verb: &'static str, why: io::Error) -> NetError {
+    let interface = interface_name(ifindex);
+    let is_gone = matches!(why.raw_os_error(), Some(libc::ENODEV | libc::EPERM));
+    if ip.is_ipv6() && !is_gone && !has_ipv6(&interface) {
+        return NetError::Ipv6Off { ip, interface };
+    }
     NetError::Address {
         ip,
-        interface: interface_name(ifindex),
+        interface,
         verb,
         why,
     }

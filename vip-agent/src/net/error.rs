@@ -37,6 +37,14 @@ pub enum NetError {
         /// The kernel's answer.
         why: io::Error,
     },
+    /// The interface takes no IPv6 addresses, or the kernel has no IPv6.
+    #[error("{ip} cannot be put on interface {interface}: {}", no_ipv6(interface))]
+    Ipv6Off {
+        /// The address.
+        ip: IpAddr,
+        /// The interface's name.
+        interface: String,
+    },
     /// Local connections of an address can't be ended.
     #[error(
         "local connections from {ip} cannot be ended: {why}{}",
@@ -67,6 +75,14 @@ pub(super) fn interface_name(ifindex: u32) -> String {
         Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
         _ => format!("with index {ifindex}"),
     }
+}
+
+/// What is wrong where an interface takes no IPv6 addresses, and how that is mended.
+pub fn no_ipv6(interface: &str) -> String {
+    format!(
+        "IPv6 is off there; `sysctl -w net/ipv6/conf/{interface}/disable_ipv6=0` (if there is no such \
+         setting, its MTU is below 1280, or the kernel was started with ipv6.disable=1)"
+    )
 }
 
 /// What to do about it, where that is known.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
@@ -26,10 +26,13 @@ pub struct Link {
     pub loopback: bool,
     /// The index of the bridge, bond or the like that it is a port of.
     pub master: Option<u32>,
-    /// Its own IPv4 addresses: shared IPs that an agent put there are left out.
+    /// Its own addresses, with link-local ones: shared IPs that an agent put there are left out.
     pub addresses: Vec<IpNet>,
     /// The shared IPs that an agent put there.
     pub shared: Vec<IpAddr>,
+    /// The addresses without a subnet that serve nobody, for the kernel's duplicate address
+    /// detection found another machine with them (`dadfailed`).
+    pub dad_failed: Vec<IpAddr>,
 }
 
 /// All interfaces of this network namespace.
@@ -40,9 +43,8 @@ pub async fn links() -> Result<Vec<Link>, NetError> {
         what: "interfaces",
         why,
     })?;
-    let mut of_ipv4 = AddressMessage::default();
-    of_ipv4.header.family = AddressFamily::Inet;
-    let question = RouteNetlinkMessage::GetAddress(of_ipv4);
+    // Of all families.
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let addresses = socket.dump(question).await.map_err(|why| NetError::List {
         what: "addresses",
         why,
@@ -59,7 +61,9 @@ pub async fn links() -> Result<Vec<Link>, NetError> {
             && let Some(link) = links.get_mut(&message.header.index)
             && let Some(address) = local_address(&message)
         {
-            if is_shared(&message) {
+            if has_failed_dad(&message) {
+                link.dad_failed.push(address.addr());
+            } else if is_shared(&message) {
                 link.shared.push(address.addr());
             } else {
                 link.addresses.push(address);
@@ -70,8 +74,54 @@ pub async fn links() -> Result<Vec<Link>, NetError> {
 }
 
 /// Whether it is an address as the agent adds them, which no one else does: one of its own subnet,
-/// of scope `host`, without a route, and not for ever.
+/// without a route, not for ever, and such that nothing the host itself begins is sent from it: of
+/// scope `host`, or in IPv6 deprecated from the start; there without duplicate address detection, too.
 pub(super) fn is_shared(message: &AddressMessage) -> bool {
+    let flags = flags(message);
+    let is_as_added = match message.header.family {
+        AddressFamily::Inet => message.header.scope == AddressScope::Host,
+        _ => flags.contains(AddressFlags::Nodad | AddressFlags::Deprecated),
+    };
+    is_alone(message)
+        && is_as_added
+        && flags.contains(AddressFlags::Noprefixroute)
+        && !flags.intersects(AddressFlags::Permanent | AddressFlags::Dadfailed)
+}
+
+/// Whether it is an address of its own subnet that the kernel found another machine to have. None that
+/// the agent added can be: but somebody may add the same without `nodad`.
+pub(super) fn has_failed_dad(message: &AddressMessage) -> bool {
+    is_alone(message) && flags(message).contains(AddressFlags::Dadfailed)
+}
+
+/// With the length of its prefix.
+pub(super) fn local_address(message: &AddressMessage) -> Option<IpNet> {
+    let find = |of: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(of);
+    // "Local" is the address itself; on point-to-point links "Address" is the peer's. IPv6 has
+    // "Local" on these only.
+    let local = find(|attribute| match attribute {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let address = || {
+        find(|attribute| match attribute {
+            AddressAttribute::Address(ip @ IpAddr::V6(_)) => Some(*ip),
+            _ => None,
+        })
+    };
+    IpNet::new(local.or_else(address)?, message.header.prefix_len).ok()
+}
+
+fn is_alone(message: &AddressMessage) -> bool {
+    let bits = match message.header.family {
+        AddressFamily::Inet => 32,
+        AddressFamily::Inet6 => 128,
+        _ => return false,
+    };
+    message.header.prefix_len == bits
+}
+
+fn flags(message: &AddressMessage) -> AddressFlags {
     let flags = message
         .attributes
         .iter()
@@ -79,27 +129,7 @@ pub(super) fn is_shared(message: &AddressMessage) -> bool {
             AddressAttribute::Flags(flags) => Some(*flags),
             _ => None,
         });
-    message.header.prefix_len == 32
-        && message.header.scope == AddressScope::Host
-        && flags.is_some_and(|flags| {
-            flags.contains(AddressFlags::Noprefixroute) && !flags.contains(AddressFlags::Permanent)
-        })
-}
-
-pub(super) fn local_address(message: &AddressMessage) -> Option<IpNet> {
-    if message.header.family != AddressFamily::Inet {
-        return None;
-    }
-    // "Local" is the address itself; on point-to-point links "Address" is the peer's.
-    message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(ip)) => Ipv4Net::new(*ip, message.header.prefix_len)
-                .ok()
-                .map(IpNet::V4),
-            _ => None,
-        })
+    flags.unwrap_or(AddressFlags::empty())
 }
 
 fn link(message: &LinkMessage) -> Link {
@@ -127,5 +157,6 @@ fn link(message: &LinkMessage) -> Link {
         master,
         addresses: Vec::new(),
         shared: Vec::new(),
+        dad_failed: Vec::new(),
     }
 }

@@ -17,7 +17,7 @@ mod tests;
 
 pub use address::AddressManager;
 pub use announce::{AnnounceError, Announcer, gratuitous_arp};
-pub use error::NetError;
+pub use error::{NetError, no_ipv6};
 pub use links::{Link, links};
 pub use monitor::{LinkMonitor, Removed};
 pub use schedule::Schedule;

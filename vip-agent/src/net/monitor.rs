@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     error::NetError,
-    links::{is_shared, local_address},
+    links::{has_failed_dad, is_shared, local_address},
     socket::Serving,
 };
 
@@ -44,7 +44,11 @@ pub struct LinkMonitor {
 impl LinkMonitor {
     /// Listens from now on.
     pub fn open() -> Result<Self, NetError> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ];
         let (connection, _, messages) =
             new_multicast_connection(&groups).map_err(NetError::Socket)?;
         Ok(Self {
@@ -112,19 +116,28 @@ fn removed(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Removed> {
     else {
         return None;
     };
-    let ip = is_shared(address)
+    let failed_dad = has_failed_dad(address);
+    let ip = (is_shared(address) || failed_dad)
         .then(|| local_address(address))
         .flatten()?
         .addr();
+    let by = match (message.header.port_number, ip) {
+        (0, IpAddr::V6(_)) => "somebody or the kernel: of IPv6 it does not say".to_owned(),
+        (port, _) => process_of(port),
+    };
     Some(Removed {
         ip,
         ifindex: address.header.index,
-        by: process_of(message.header.port_number),
+        by: if failed_dad {
+            "the kernel: duplicate address detection found another machine with it".to_owned()
+        } else {
+            by
+        },
     })
 }
 
 /// A process' first netlink socket has its process id for an address, and few have a second; the
-/// kernel's own is 0.
+/// kernel's own is 0. Removals of IPv6 addresses all have that.
 fn process_of(port: u32) -> String {
     if port == 0 {
         return "the kernel".to_owned();

@@ -61,6 +61,21 @@ impl Socket {
         Err(broken())
     }
 
+    /// Asks the kernel for one thing.
+    pub async fn ask(&self, question: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+        let mut message = NetlinkMessage::from(question);
+        message.header.flags = NLM_F_REQUEST;
+        let mut answers = self.0.clone().request(message).map_err(|_| broken())?;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(one) => return Ok(one),
+                NetlinkPayload::Error(answer) => return Err(answer.to_io()),
+                _ => {}
+            }
+        }
+        Err(broken())
+    }
+
     /// Has the kernel list something, all of it.
     pub async fn dump(
         &self,

@@ -1,7 +1,12 @@
 //! For tests against the real kernel: a veth pair `va`, `vb` in a network namespace that each test makes
 //! for itself, and that ends with its thread.
 
-use std::{process::Command, thread};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::{
     net::if_::if_nametoindex,
@@ -22,13 +27,31 @@ pub fn staged(test: fn(u32)) {
             return;
         }
         ip("link add va address 02:00:00:00:00:01 type veth peer name vb");
-        ip("link set va up");
-        ip("link set vb up");
+        for end in ["va", "vb"] {
+            // The kernel's own IPv6 addresses are settled at once, and nothing more is heard of them.
+            let no_dad = format!("/proc/sys/net/ipv6/conf/{end}/accept_dad");
+            fs::write(no_dad, "0").expect("root may");
+            ip(&format!("link set {end} up"));
+        }
+        until_running("va");
         test(if_nametoindex("va").expect("it was just made"));
     })
     .join();
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// Waits for a link that was switched on to have its carrier noticed, for which the kernel takes up
+/// to a second; before that it sends nothing.
+pub fn until_running(link: &str) {
+    let start = Instant::now();
+    while !ip(&format!("link show dev {link}")).contains("state UP") {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{link} is not up"
+        );
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::{
     fs, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddrV6, UdpSocket},
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
 use nix::{
     libc,
+    net::if_::if_nametoindex,
     sys::{
         socket::{
             AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
@@ -27,6 +28,8 @@ use super::{
 };
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
+const VIP6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, 0x64));
+const LINK_LOCAL_VIP: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, 0x64));
 /// Within it, what is to come comes, and what is not would have.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -37,7 +40,18 @@ fn sendable<F: Future + Send>(future: F) -> F {
 
 /// What `ip` says of the IPv4 addresses of `va`.
 fn addresses() -> Vec<Value> {
-    let links: Value = serde_json::from_str(&ip("-j -4 addr show dev va")).expect("JSON");
+    addresses_of("-4")
+}
+
+/// What `ip` says of an IPv6 address of `va`.
+fn ipv6_address(address: IpAddr) -> Option<Value> {
+    let is_it = |one: &Value| one["local"] == address.to_string();
+    addresses_of("-6").into_iter().find(is_it)
+}
+
+fn addresses_of(family: &str) -> Vec<Value> {
+    let links = ip(&format!("-j {family} addr show dev va"));
+    let links: Value = serde_json::from_str(&links).expect("JSON");
     let listed = links[0]["addr_info"].as_array();
     listed.cloned().unwrap_or_default()
 }
@@ -84,15 +98,165 @@ fn an_address_is_put_renewed_and_taken_off() {
 }
 
 #[test]
+fn an_ipv6_address_serves_at_once_is_renewed_without_a_gap_and_taken_off() {
+    staged(|ifindex| {
+        ip("link set lo up");
+        runtime().block_on(async {
+            let manager = AddressManager::open().expect("root may");
+            let mut monitor = LinkMonitor::open().expect("anybody may");
+            for vip in [VIP6, LINK_LOCAL_VIP] {
+                let lifetime = Duration::from_millis(30_900);
+                sendable(manager.add(ifindex, vip, lifetime))
+                    .await
+                    .expect("the first time");
+                let scope = u32::from(vip == LINK_LOCAL_VIP) * ifindex;
+                let IpAddr::V6(v6) = vip else { unreachable!() };
+                let service = UdpSocket::bind(SocketAddrV6::new(v6, 0, 0, scope));
+                let service = service.expect("the address is no tentative one");
+                let patience = Some(Duration::from_secs(5));
+                service.set_read_timeout(patience).expect("a socket");
+                let to = service.local_addr().expect("it was bound");
+                let client = UdpSocket::bind("[::]:0").expect("a free port");
+                client.send_to(b"?", to).expect("the address is here");
+                let mut buffer = [0; 1];
+                let (_, from) = service.recv_from(&mut buffer).expect("what was sent");
+                service.send_to(b"!", from).expect("the address may answer");
+
+                // The kernel says nothing more of an address that it is still at work on.
+                settle(&mut monitor).await;
+                for seconds in [60, 89, 90] {
+                    let longer = Duration::from_secs(seconds);
+                    manager.add(ifindex, vip, longer).await.expect("a renewal");
+                    let address = ipv6_address(vip).expect("it is on");
+                    assert_eq!(address["prefixlen"], 128);
+                    for flag in ["nodad", "noprefixroute", "deprecated", "dynamic"] {
+                        assert_eq!(address[flag], true, "{flag}: {address}");
+                    }
+                    assert_eq!(address.get("tentative"), None);
+                    assert_eq!(address["preferred_life_time"], 0);
+                    let left = address["valid_life_time"].as_u64();
+                    assert!(
+                        left == Some(seconds) || left == Some(seconds - 1),
+                        "{left:?}"
+                    );
+                }
+                assert!(
+                    !fires(&mut monitor).await,
+                    "it went, or somebody else's came"
+                );
+                let routes = ip("-6 route show");
+                assert!(!routes.contains(&vip.to_string()), "{routes}");
+
+                sendable(manager.remove(ifindex, vip))
+                    .await
+                    .expect("it was there");
+                assert!(fires(&mut monitor).await, "at its removal");
+                assert_eq!(ipv6_address(vip), None);
+                manager.remove(ifindex, vip).await.expect("not there: fine");
+            }
+        });
+    });
+}
+
+#[test]
+fn what_the_host_begins_is_not_sent_from_a_shared_ipv6_address() {
+    staged(|ifindex| {
+        ip("addr add fd00::7/64 dev va nodad");
+        runtime().block_on(async {
+            let manager = AddressManager::open().expect("root may");
+            let lifetime = Duration::from_secs(9);
+            manager
+                .add(ifindex, VIP6, lifetime)
+                .await
+                .expect("root may");
+        });
+        let source = |from: IpAddr| {
+            let socket = UdpSocket::bind((from, 0)).expect("a free port");
+            socket.connect("[fd00::1:9]:9").expect("there is a route");
+            socket.local_addr().expect("it is connected").ip()
+        };
+        // The nearest of all addresses, but for its being deprecated.
+        let unspecified = IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
+        assert_eq!(source(unspecified).to_string(), "fd00::7");
+        assert_eq!(source(VIP6), VIP6, "whoever asks for it has it");
+    });
+}
+
+/// Whether `va` listens to the solicited-node group of `address` (RFC 4291 §2.7.1).
+fn listens_for(address: IpAddr) -> bool {
+    let IpAddr::V6(v6) = address else {
+        unreachable!()
+    };
+    let [.., a, b, c] = v6.octets();
+    let group = format!("ff0200000000000000000001ff{a:02x}{b:02x}{c:02x}");
+    let groups = fs::read_to_string("/proc/thread-self/net/igmp6").expect("the kernel has IPv6");
+    let is_it = |line: &str| {
+        let mut columns = line.split_whitespace().skip(1);
+        columns.next() == Some("va") && columns.next() == Some(&*group)
+    };
+    groups.lines().any(is_it)
+}
+
+#[test]
+fn the_solicited_node_group_is_joined_and_left_with_the_address() {
+    staged(|ifindex| {
+        runtime().block_on(async {
+            let manager = AddressManager::open().expect("root may");
+            for vip in [VIP6, LINK_LOCAL_VIP] {
+                assert!(!listens_for(vip));
+                let lifetime = Duration::from_secs(9);
+                manager.add(ifindex, vip, lifetime).await.expect("root may");
+                assert!(listens_for(vip));
+                manager.add(ifindex, vip, lifetime).await.expect("root may");
+                assert!(listens_for(vip), "after a renewal");
+                manager.remove(ifindex, vip).await.expect("root may");
+                assert!(!listens_for(vip));
+            }
+        });
+    });
+}
+
+#[test]
+fn an_interface_without_ipv6_is_told_with_its_mend() {
+    staged(|ifindex| {
+        fs::write("/proc/sys/net/ipv6/conf/va/disable_ipv6", "1").expect("root may");
+        runtime().block_on(async {
+            let manager = AddressManager::open().expect("root may");
+            let lifetime = Duration::from_secs(9);
+            let refusal = manager.add(ifindex, VIP6, lifetime).await;
+            let refusal = refusal.expect_err("IPv6 is off").to_string();
+            assert!(
+                refusal.starts_with(
+                    "fd00::1:64 cannot be put on interface va: IPv6 is off there; `sysctl -w \
+                     net/ipv6/conf/va/disable_ipv6=0`"
+                ),
+                "{refusal}"
+            );
+            ip("link add br0 mtu 1200 type bridge");
+            let small = if_nametoindex("br0").expect("it was just made");
+            let refusal = manager.add(small, VIP6, lifetime).await;
+            let refusal = refusal.expect_err("its MTU is too small").to_string();
+            assert!(refusal.contains("MTU is below 1280"), "{refusal}");
+            run("sysctl", "-w net/ipv6/conf/va/disable_ipv6=0");
+            manager.add(ifindex, VIP6, lifetime).await.expect("mended");
+        });
+    });
+}
+
+#[test]
 fn an_address_that_is_not_renewed_goes() {
     staged(|ifindex| {
         runtime().block_on(async {
             let manager = AddressManager::open().expect("root may");
             let second = Duration::from_secs(1);
-            manager.add(ifindex, VIP, second).await.expect("root may");
+            for vip in [VIP, VIP6] {
+                manager.add(ifindex, vip, second).await.expect("root may");
+            }
             assert_eq!(addresses().len(), 1);
+            assert!(ipv6_address(VIP6).is_some());
             tokio::time::sleep(Duration::from_millis(2_500)).await;
             assert_eq!(addresses().len(), 0);
+            assert_eq!(ipv6_address(VIP6), None);
         });
     });
 }
@@ -169,15 +333,30 @@ fn links_are_listed_with_addresses_of_their_own() {
     staged(|ifindex| {
         ip("link set lo up");
         ip("addr add 10.0.0.7/24 dev va");
+        ip("addr add fd00::7/64 dev va nodad");
+        // One that a person added, whatever else it is.
+        ip("addr add fd00::8/128 dev va nodad noprefixroute preferred_lft 0");
         ip("link add br0 type bridge");
         ip("link set vb master br0");
         runtime().block_on(async {
             let manager = AddressManager::open().expect("root may");
             let lifetime = Duration::from_secs(9);
-            manager.add(ifindex, VIP, lifetime).await.expect("root may");
+            for vip in [VIP, VIP6, LINK_LOCAL_VIP] {
+                manager.add(ifindex, vip, lifetime).await.expect("root may");
+            }
             settle(&mut LinkMonitor::open().expect("a socket")).await;
             let all = sendable(links()).await.expect("anybody may");
             let find = |name: &str| all.iter().find(|link| link.name == name).expect("listed");
+            let mut va = find("va").clone();
+            va.addresses.sort();
+            va.shared.sort();
+            let addresses = [
+                "10.0.0.7/24",
+                "fd00::7/64",
+                "fd00::8/128",
+                // The kernel's own, of its MAC.
+                "fe80::ff:fe00:1/64",
+            ];
             let expected = Link {
                 name: "va".to_owned(),
                 ifindex,
@@ -185,10 +364,11 @@ fn links_are_listed_with_addresses_of_their_own() {
                 up: true,
                 loopback: false,
                 master: None,
-                addresses: vec!["10.0.0.7/24".parse().expect("a subnet")],
-                shared: vec![VIP],
+                addresses: addresses.map(|own| own.parse().expect("a subnet")).into(),
+                shared: vec![VIP, VIP6, LINK_LOCAL_VIP],
+                dad_failed: Vec::new(),
             };
-            assert_eq!(find("va"), &expected);
+            assert_eq!(va, expected);
             assert_eq!(find("vb").master, Some(find("br0").ifindex));
             let lo = find("lo");
             assert!(lo.up && lo.loopback && lo.mac == [0; 6], "{lo:?}");
@@ -199,6 +379,56 @@ fn links_are_listed_with_addresses_of_their_own() {
             settle(&mut LinkMonitor::open().expect("a socket")).await;
             let all = links().await.expect("anybody may");
             assert!(!all.iter().any(|link| link.name == "va" && link.up));
+        });
+    });
+}
+
+#[test]
+fn an_address_that_failed_duplicate_address_detection_is_told_apart() {
+    staged(|_| {
+        // Each end has a MAC of its own, so `vb` answers for it.
+        ip("addr add fd00::1:64/128 dev vb nodad");
+        ip("addr add fd00::1:65/128 dev vb nodad");
+        fs::write("/proc/sys/net/ipv6/conf/va/accept_dad", "1").expect("root may");
+        runtime().block_on(async {
+            let mut monitor = LinkMonitor::open().expect("anybody may");
+            settle(&mut monitor).await;
+            // For ever: the kernel leaves it, and says that it failed.
+            ip("addr add fd00::1:64/128 dev va");
+            // For a while: the kernel takes it off.
+            ip("addr add fd00::1:65/128 dev va valid_lft 60 preferred_lft 0");
+            let mut removed = Vec::new();
+            let start = Instant::now();
+            let failed = loop {
+                assert!(
+                    start.elapsed() < Duration::from_secs(20),
+                    "no failure: {removed:?}"
+                );
+                if let Ok(more) = timeout(QUIET, monitor.changed()).await {
+                    removed.extend(more);
+                }
+                let links = links().await.expect("anybody may");
+                let va = links
+                    .into_iter()
+                    .find(|link| link.name == "va")
+                    .expect("listed");
+                if !va.dad_failed.is_empty() && !removed.is_empty() {
+                    assert_eq!(va.shared, [] as [IpAddr; 0]);
+                    assert!(
+                        !va.addresses
+                            .iter()
+                            .any(|own| own.addr().to_string() == "fd00::1:64")
+                    );
+                    break va.dad_failed;
+                }
+            };
+            assert_eq!(failed.len(), 1);
+            assert_eq!(failed[0].to_string(), "fd00::1:64");
+            assert_eq!(removed[0].ip.to_string(), "fd00::1:65");
+            assert!(
+                removed[0].by.contains("duplicate address detection"),
+                "{removed:?}"
+            );
         });
     });
 }
@@ -234,7 +464,9 @@ fn the_monitor_hears_changes_but_not_our_own_renewals() {
             let manager = AddressManager::open().expect("root may");
             for seconds in [9, 10, 11] {
                 let lifetime = Duration::from_secs(seconds);
-                manager.add(ifindex, VIP, lifetime).await.expect("root may");
+                for vip in [VIP, VIP6] {
+                    manager.add(ifindex, vip, lifetime).await.expect("root may");
+                }
             }
             assert!(!fires(&mut monitor).await, "at our own renewals");
             ip("addr add 10.0.0.7/24 dev va");
@@ -242,13 +474,16 @@ fn the_monitor_hears_changes_but_not_our_own_renewals() {
             ip("link add br0 type bridge");
             assert!(fires(&mut monitor).await, "at a new interface");
             settle(&mut monitor).await;
-            ip("addr del 10.0.0.100/32 dev va");
-            let removed = timeout(QUIET, monitor.changed()).await.expect("a removal");
-            let [Removed { ip, by, .. }] = &removed[..] else {
-                panic!("{removed:?}");
-            };
-            assert_eq!((*ip, removed[0].ifindex), (VIP, ifindex));
-            assert!(by.contains("process"), "{by}");
+            for vip in [VIP, VIP6] {
+                ip(&format!("addr del {vip} dev va"));
+                let removed = timeout(QUIET, monitor.changed()).await.expect("a removal");
+                let [Removed { ip, by, .. }] = &removed[..] else {
+                    panic!("{removed:?}");
+                };
+                assert_eq!((*ip, removed[0].ifindex), (vip, ifindex));
+                let culprit = if vip.is_ipv4() { "process" } else { "somebody" };
+                assert!(by.contains(culprit), "{by}");
+            }
         });
     });
 }
