@@ -1,8 +1,8 @@
-//! Gratuitous ARP.
+//! Telling all neighbours where a shared IP is: gratuitous ARP, unsolicited Neighbor Advertisements.
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
@@ -12,18 +12,16 @@ use nix::{
         AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike as _, sendto, socket,
     },
 };
-use pnet::{
-    packet::{
-        arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket},
-        ethernet::{EtherTypes, MutableEthernetPacket},
-    },
-    util::MacAddr,
+use pnet::packet::arp::ArpOperations;
+
+use super::{
+    error::{NetError, interface_name, mend},
+    gratuitous::{gratuitous_arp, unsolicited_advertisement},
+    sysctl::is_router,
 };
 
-use super::error::{NetError, interface_name, mend};
-
-const ETHERNET_LEN: usize = MutableEthernetPacket::minimum_packet_size();
-const FRAME_LEN: usize = ETHERNET_LEN + MutableArpPacket::minimum_packet_size();
+/// Where a frame of Ethernet says what it carries.
+const ETHERTYPE: usize = 12;
 
 /// Why an announcement was not sent.
 #[derive(Debug, thiserror::Error)]
@@ -36,9 +34,6 @@ pub enum AnnounceError {
         /// The interface's name, or its index if it has gone.
         interface: String,
     },
-    /// IPv6 has other announcements.
-    #[error("{0} cannot be announced by ARP: it is no IPv4 address")]
-    NotIpv4(IpAddr),
     /// Anything else.
     #[error(
         "{ip} cannot be announced on interface {interface}: {why}{}",
@@ -66,13 +61,19 @@ impl Announcer {
             .map_err(|errno| NetError::PacketSocket(errno.into()))
     }
 
-    /// Announces `ip` at `mac` in both forms, for either is what some machines listen to.
+    /// Announces `ip` at `mac`: an IPv4 address in both forms of ARP, for either is what some machines
+    /// listen to.
     pub fn send(&mut self, ifindex: u32, mac: [u8; 6], ip: IpAddr) -> Result<(), AnnounceError> {
-        let IpAddr::V4(v4) = ip else {
-            return Err(AnnounceError::NotIpv4(ip));
+        let frames = match ip {
+            IpAddr::V4(ip) => [ArpOperations::Request, ArpOperations::Reply]
+                .map(|operation| gratuitous_arp(mac, ip, operation))
+                .to_vec(),
+            IpAddr::V6(ip) => {
+                let is_router = is_router(&interface_name(ifindex));
+                vec![unsolicited_advertisement(mac, ip, is_router)]
+            }
         };
-        for operation in [ArpOperations::Request, ArpOperations::Reply] {
-            let frame = gratuitous_arp(mac, v4, operation);
+        for frame in frames {
             self.send_frame(ifindex, &frame).map_err(|why| {
                 let interface = interface_name(ifindex);
                 match why.raw_os_error() {
@@ -86,47 +87,22 @@ impl Announcer {
     }
 
     fn send_frame(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
-        let to = link_address(ifindex)?;
+        let to = link_address(ifindex, frame)?;
         sendto(self.0.as_raw_fd(), frame, &to, MsgFlags::empty())?;
         Ok(())
     }
 }
 
-/// A gratuitous ARP request or reply: an ARP packet whose sender and target address are both `ip`
-/// (RFC 5227 §3), broadcast. The target MAC of a request is left zero; a reply names our own.
-pub fn gratuitous_arp(mac: [u8; 6], ip: Ipv4Addr, operation: ArpOperation) -> Vec<u8> {
-    let mac = MacAddr::from(mac);
-    let target = if operation == ArpOperations::Reply {
-        mac
-    } else {
-        MacAddr::zero()
-    };
-    let mut frame = vec![0; FRAME_LEN];
-    let (header, payload) = frame.split_at_mut(ETHERNET_LEN);
-    let mut ethernet = MutableEthernetPacket::new(header).expect("as long as its header");
-    ethernet.set_destination(MacAddr::broadcast());
-    ethernet.set_source(mac);
-    ethernet.set_ethertype(EtherTypes::Arp);
-    let mut arp = MutableArpPacket::new(payload).expect("as long as its header");
-    arp.set_hardware_type(ArpHardwareTypes::Ethernet);
-    arp.set_protocol_type(EtherTypes::Ipv4);
-    arp.set_hw_addr_len(6);
-    arp.set_proto_addr_len(4);
-    arp.set_operation(operation);
-    arp.set_sender_hw_addr(mac);
-    arp.set_sender_proto_addr(ip);
-    arp.set_target_hw_addr(target);
-    arp.set_target_proto_addr(ip);
-    frame
-}
-
-/// The kernel takes the frame as it is; of the address it needs only the interface.
-fn link_address(ifindex: u32) -> io::Result<LinkAddr> {
+/// The kernel takes the frame as it is; of the address it needs only the interface, and what the frame
+/// carries, which it tells other programs.
+fn link_address(ifindex: u32, frame: &[u8]) -> io::Result<LinkAddr> {
+    let ethertype = frame.get(ETHERTYPE..).and_then(<[u8]>::first_chunk);
+    let ethertype = ethertype.ok_or(io::ErrorKind::InvalidInput)?;
     let ifindex = libc::c_int::try_from(ifindex)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no such interface index"))?;
     let raw = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).expect("AF_PACKET is 17"),
-        sll_protocol: EtherTypes::Arp.0.to_be(),
+        sll_protocol: u16::from_ne_bytes(*ethertype),
         sll_ifindex: ifindex,
         sll_hatype: 0,
         sll_pkttype: 0,
@@ -137,31 +113,4 @@ fn link_address(ifindex: u32) -> io::Result<LinkAddr> {
     // SAFETY: a whole sockaddr_ll of the family that `LinkAddr` checks for, with its true length.
     let address = unsafe { LinkAddr::from_raw(std::ptr::from_ref(&raw).cast(), length) };
     address.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-    const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
-
-    #[test]
-    fn a_request_leaves_the_target_mac_open() {
-        let frame = gratuitous_arp(MAC, IP, ArpOperations::Request);
-        assert_eq!(
-            frame[..14],
-            [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6]
-        );
-        assert_eq!(frame[14..22], [0, 1, 8, 0, 6, 4, 0, 1]);
-        assert_eq!(frame[22..32], [2, 0, 0, 0, 0, 1, 10, 0, 0, 100]);
-        assert_eq!(frame[32..], [0, 0, 0, 0, 0, 0, 10, 0, 0, 100]);
-    }
-
-    #[test]
-    fn a_reply_names_us_twice() {
-        let frame = gratuitous_arp(MAC, IP, ArpOperations::Reply);
-        assert_eq!(frame[20..22], [0, 2]);
-        assert_eq!(frame[22..32], frame[32..]);
-    }
 }

@@ -4,6 +4,7 @@
 mod address;
 mod announce;
 mod error;
+mod gratuitous;
 mod links;
 mod monitor;
 mod schedule;
@@ -16,8 +17,9 @@ mod sysctl;
 mod tests;
 
 pub use address::AddressManager;
-pub use announce::{AnnounceError, Announcer, gratuitous_arp};
+pub use announce::{AnnounceError, Announcer};
 pub use error::{NetError, no_ipv6};
+pub use gratuitous::{gratuitous_arp, unsolicited_advertisement};
 pub use links::{Link, links};
 pub use monitor::{LinkMonitor, Removed};
 pub use schedule::Schedule;

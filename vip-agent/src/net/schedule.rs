@@ -6,8 +6,11 @@ use crate::election::BootInstant;
 
 /// After the first announcement. Linux keeps a neighbour's entry for a second after it changed
 /// (`locktime`), and a switch or a peer may have missed the first: so twice more, each past a second.
+/// RFC 4861 §7.2.6 allows three advertisements (MAX_NEIGHBOR_ADVERTISEMENT), a second (RetransTimer) apart;
+/// ours are, unless the interface is announced on anew.
 const BURST: [Duration; 2] = [Duration::from_millis(1_100), Duration::from_millis(2_200)];
-/// From then on, for whoever has forgotten.
+/// From then on, for whoever has forgotten. RFC 4861 has no such advertisements: it leaves those that lost
+/// the three to find out by unreachability detection, which takes them some seconds (§7.3.3).
 const REFRESH: Duration = Duration::from_secs(60);
 
 /// One shared IP's announcements: at once, after 1.1 s and 2.2 s, then every 60 s.

@@ -549,7 +549,7 @@ fn a_dead_monitor_is_reopened_however_often_it_is_asked() {
 }
 
 #[test]
-fn an_announcement_goes_out_in_both_forms() {
+fn an_announcement_goes_out_in_all_its_forms() {
     staged(|ifindex| {
         let protocol = SockProtocol::EthAll;
         let ear = socket(
@@ -559,19 +559,54 @@ fn an_announcement_goes_out_in_both_forms() {
             protocol,
         )
         .expect("root may");
-        setsockopt(&ear, ReceiveTimeout, &TimeVal::new(1, 0)).expect("a socket");
+        setsockopt(&ear, ReceiveTimeout, &TimeVal::new(5, 0)).expect("a socket");
         let mut announcer = Announcer::open().expect("root may");
-        announcer.send(ifindex, MAC, VIP).expect("nothing forbids");
+        for vip in [VIP, VIP6] {
+            announcer.send(ifindex, MAC, vip).expect("nothing forbids");
+        }
+        fs::write("/proc/sys/net/ipv6/conf/va/forwarding", "1").expect("root may");
+        announcer.send(ifindex, MAC, VIP6).expect("nothing forbids");
 
-        let IpAddr::V4(v4) = VIP else { unreachable!() };
+        let (IpAddr::V4(v4), IpAddr::V6(v6)) = (VIP, VIP6) else {
+            unreachable!()
+        };
         let mut wanted = vec![
             gratuitous_arp(MAC, v4, ArpOperations::Request),
             gratuitous_arp(MAC, v4, ArpOperations::Reply),
+            unsolicited_advertisement(MAC, v6, false),
+            unsolicited_advertisement(MAC, v6, true),
         ];
         let mut buffer = [0; 2_048];
         while !wanted.is_empty() {
             let length = recv(ear.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("a frame");
             wanted.retain(|frame| frame != &buffer[..length]);
+        }
+    });
+}
+
+#[test]
+fn a_neighbour_that_knew_another_mac_believes_an_announcement() {
+    staged(|ifindex| {
+        for address in ["10.0.0.7/24", "fd00::7/64"] {
+            ip(&format!("addr add {address} dev vb"));
+        }
+        // One that changed less than a second ago would be left as it is (`locktime`).
+        run("sysctl", "-w net/ipv4/neigh/vb/locktime=0");
+        let mut announcer = Announcer::open().expect("root may");
+        for vip in [VIP, VIP6] {
+            let old = "lladdr 02:00:00:00:00:99 nud reachable";
+            ip(&format!("neigh replace {vip} dev vb {old}"));
+            announcer.send(ifindex, MAC, vip).expect("nothing forbids");
+            let start = Instant::now();
+            loop {
+                let known = ip(&format!("neigh show {vip} dev vb"));
+                if known.contains("02:00:00:00:00:01") {
+                    assert!(!known.contains("router"), "{known}");
+                    break;
+                }
+                assert!(start.elapsed() < Duration::from_secs(5), "{known}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     });
 }
@@ -597,8 +632,11 @@ fn a_closed_gate_is_told_apart_from_a_broken_interface() {
         let mut announcer = Announcer::open().expect("root may");
         // A queue that takes nothing answers as a TC program does that drops.
         run("tc", "qdisc add dev va root pfifo limit 0");
+        for vip in [VIP6, VIP] {
+            let dropped = announcer.send(ifindex, MAC, vip).expect_err("dropped");
+            assert!(matches!(dropped, AnnounceError::GateClosed { .. }));
+        }
         let dropped = announcer.send(ifindex, MAC, VIP).expect_err("dropped");
-        assert!(matches!(dropped, AnnounceError::GateClosed { .. }));
         assert_eq!(
             dropped.to_string(),
             "10.0.0.100 was not announced on interface va: its gate is closed"
