@@ -26,22 +26,25 @@ pub enum Source {
     Cargo,
 }
 
-/// The needs that this machine does not meet.
-pub fn missing() -> Result<Vec<Need>, Failure> {
+/// Those of `wanted` that this machine does not meet.
+pub fn missing(wanted: &[&[Need]]) -> Result<Vec<Need>, Failure> {
     let sysroot = run::ask(Command::new("rustc").args(["--print", "sysroot"]).current_dir(run::root()))
         .ok_or_else(|| Failure::new("cannot run `rustc --print sysroot`: is the toolchain of rust-toolchain.toml installed?"))?;
     let toolchain = Toolchain {
         sysroot: PathBuf::from(sysroot),
         by_rustup: tool::find("rustup").is_some(),
     };
-    Ok(NEEDS
+    Ok(wanted
         .iter()
+        .copied()
+        .flatten()
         .filter(|need| !need.sign.shows(&toolchain))
         .copied()
         .collect())
 }
 
-const NEEDS: &[Need] = &[
+/// What building, testing and the demo need.
+pub const ALWAYS: &[Need] = &[
     apt("gcc", "links the Rust programs", Sign::Program("cc")),
     apt(
         "protobuf-compiler",
@@ -101,6 +104,22 @@ const NEEDS: &[Need] = &[
         purpose: "links the kernel half",
         sign: Sign::BpfLinker,
     },
+];
+
+/// What the tests on other kernels need beside that.
+pub const KERNELS: &[Need] = &[
+    apt(
+        "qemu-system-x86",
+        "the machine that other kernels run in",
+        Sign::Program("qemu-system-x86_64"),
+    ),
+    apt("dpkg", "unpacks these kernels", Sign::Program("dpkg-deb")),
+    apt("xz-utils", "unpacks their modules", Sign::Program("xz")),
+    apt(
+        "binutils",
+        "makes the tests small enough for that machine",
+        Sign::Program("strip"),
+    ),
 ];
 
 const fn apt(name: &'static str, purpose: &'static str, sign: Sign) -> Need {

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// Why xtask ends early: its exit code and the line for stderr.
 #[derive(Debug, PartialEq)]
@@ -37,6 +37,31 @@ pub fn step(name: &str, command: &mut Command) -> Result<(), Failure> {
         code: code(status),
         message: format!("{name} failed ({status}): {line}"),
     })
+}
+
+/// As [`step`] for a build by cargo; returns the programs that it made.
+pub fn executables(name: &str, cargo: &mut Command) -> Result<Vec<PathBuf>, Failure> {
+    let line = line(cargo);
+    println!("{name}: {line}");
+    let output = cargo
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::new(format!("{name} failed: cannot run `{line}`: {error}")))?;
+    if !output.status.success() {
+        return Err(Failure {
+            code: code(output.status),
+            message: format!("{name} failed ({}): {line}", output.status),
+        });
+    }
+    let told = String::from_utf8_lossy(&output.stdout);
+    Ok(told.lines().filter_map(executable).collect())
+}
+
+/// The program in a message of cargo's, if it is about one. A path with a quote or a backslash would be escaped there.
+fn executable(message: &str) -> Option<PathBuf> {
+    let (_, rest) = message.split_once("\"executable\":\"")?;
+    Some(PathBuf::from(rest.split('"').next()?))
 }
 
 /// The standard output of a short question to a program, trimmed; `None` if it cannot be run or fails.
@@ -150,6 +175,13 @@ mod tests {
             "{}",
             failure.message
         );
+    }
+
+    #[test]
+    fn a_program_is_found_in_cargos_messages() {
+        let message = r#"{"reason":"compiler-artifact","filenames":["/t/a-1"],"executable":"/t/a-1","fresh":true}"#;
+        assert_eq!(executable(message), Some(PathBuf::from("/t/a-1")));
+        assert_eq!(executable(r#"{"executable":null,"fresh":true}"#), None);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use crate::needs::{self, BPF_LINKER, Need, Source};
 use crate::run::{self, Failure, step};
 use crate::tool::{self, Root};
 
-/// Finds what is missing, says so, installs it and looks again.
-pub fn setup() -> Result<(), Failure> {
-    let missing = needs::missing()?;
+/// Finds what is missing of `wanted`, says so, installs it and looks again.
+pub fn setup(wanted: &[&[Need]]) -> Result<(), Failure> {
+    let missing = needs::missing(wanted)?;
     if missing.is_empty() {
         println!("setup: nothing is missing");
         return Ok(());
@@ -24,7 +24,7 @@ pub fn setup() -> Result<(), Failure> {
     if !names(&missing, Source::Cargo).is_empty() {
         install_bpf_linker()?;
     }
-    let left = needs::missing()?;
+    let left = needs::missing(wanted)?;
     if left.is_empty() {
         println!("setup: done");
         return Ok(());

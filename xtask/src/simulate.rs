@@ -1,7 +1,7 @@
 //! `cargo xtask simulate`: the election under random faults, for as many schedules as asked for.
 
 use crate::run::{self, Failure, step};
-use crate::setup;
+use crate::{needs, setup};
 
 /// What of a simulation can be chosen.
 #[derive(Debug, PartialEq)]
@@ -23,7 +23,7 @@ impl Default for Options {
 
 /// Runs the schedules, then the mutants; the test itself says how many it ran.
 pub fn simulate(options: &Options) -> Result<(), Failure> {
-    setup::setup()?;
+    setup::setup(&[needs::ALWAYS])?;
     let mut test = run::cargo();
     test.args(["test", "--release", "-p", "vip-agent"])
         .args(["--test", "simulation", "--", "--nocapture"])

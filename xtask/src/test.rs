@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::run::{self, Failure, step};
 use crate::tool::Root;
-use crate::{build_ebpf, setup};
+use crate::{build_ebpf, needs, setup};
 
 /// Runs every check, the quick ones first, and ends with the test runner's own summary.
 pub fn test() -> Result<(), Failure> {
@@ -15,7 +15,7 @@ pub fn test() -> Result<(), Failure> {
             "test: needs root (network namespaces and BPF), and there is no sudo here",
         ));
     }
-    setup::setup()?;
+    setup::setup(&[needs::ALWAYS])?;
     step("fmt", run::cargo().args(["fmt", "--all", "--check"]))?;
     build_ebpf::build()?;
     step(

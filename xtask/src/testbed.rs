@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 
 use crate::run::{self, Failure, step};
 use crate::tool::Root;
-use crate::{build_ebpf, setup};
+use crate::{build_ebpf, needs, setup};
 
 /// Builds all, then becomes the testbed's program of this name. Returns only if that could not be started.
 pub fn become_program(name: &str, arguments: &[String]) -> Result<(), Failure> {
@@ -15,7 +15,7 @@ pub fn become_program(name: &str, arguments: &[String]) -> Result<(), Failure> {
             "{name}: needs root (network namespaces and BPF), and there is no sudo here"
         )));
     }
-    setup::setup()?;
+    setup::setup(&[needs::ALWAYS])?;
     build_ebpf::build()?;
     let packages = ["-p", "vip-agent", "-p", "vip-tests"];
     let programs = ["--bin", "vip-agent", "--bin", name];
