@@ -26,8 +26,8 @@ usage: cargo xtask <command>
   test                   format, lints, builds and every test (root)
   simulate [--schedules N] [--seed S]
                          the election under N random schedules of simulated faults (100000, seed 1), and its mutants
-  test-kernels [--kernel 6.1|6.12]
-                         the kernel tests on Debian's stock kernels, one or all, each in an emulated machine
+  test-kernels [--kernel 6.1|6.12] [--test NAME]
+                         the kernel tests, one or all, on Debian's stock kernels, one or all, each in an emulated machine
   chaos [--minutes N] [--seed S]
                          the testbed under random faults for N minutes (10, seed 1) (root)
 ";
@@ -51,8 +51,7 @@ fn main() -> ExitCode {
         Command::Demo(ending) => demo::demo(ending),
         Command::Test => test::test(),
         Command::Simulate(options) => simulate::simulate(&options),
-        Command::TestKernels(None) => kernels::test(kernels::KERNELS),
-        Command::TestKernels(Some(kernel)) => kernels::test(&[kernel]),
+        Command::TestKernels(options) => kernels::test(&options),
         Command::Chaos(options) => chaos::chaos(&options),
     };
     match outcome {
@@ -72,8 +71,7 @@ enum Command {
     Demo(Option<demo::Ending>),
     Test,
     Simulate(simulate::Options),
-    /// One, or all.
-    TestKernels(Option<kernels::Kernel>),
+    TestKernels(kernels::Options),
     Chaos(chaos::Options),
 }
 
@@ -89,12 +87,7 @@ impl Command {
             ["demo", "--keep"] => Ok(Command::Demo(Some(demo::Ending::Keep))),
             ["demo", "--down"] => Ok(Command::Demo(Some(demo::Ending::Down))),
             ["test"] => Ok(Command::Test),
-            ["test-kernels"] => Ok(Command::TestKernels(None)),
-            ["test-kernels", "--kernel", series] => kernels::KERNELS
-                .iter()
-                .find(|kernel| kernel.series == *series)
-                .map(|kernel| Command::TestKernels(Some(*kernel)))
-                .ok_or_else(|| format!("`--kernel {series}`: there are {}", all_series())),
+            ["test-kernels", rest @ ..] => kernels::Options::parse(rest).map(Command::TestKernels),
             ["simulate", rest @ ..] => {
                 let [schedules, seed] = numbers("simulate", rest, ["--schedules", "--seed"])?;
                 let usual = simulate::Options::default();
@@ -112,20 +105,12 @@ impl Command {
                 }))
             }
             [
-                command @ ("setup" | "build-ebpf" | "demo" | "test" | "test-kernels"),
+                command @ ("setup" | "build-ebpf" | "demo" | "test"),
                 rest @ ..,
             ] => Err(format!("`{command}` does not take `{}`", rest.join(" "))),
             [unknown, ..] => Err(format!("there is no command `{unknown}`")),
         }
     }
-}
-
-fn all_series() -> String {
-    kernels::KERNELS
-        .iter()
-        .map(|kernel| kernel.series)
-        .collect::<Vec<_>>()
-        .join(" and ")
 }
 
 /// The values of the flags `names`, each of which may come once, in any order.
@@ -198,10 +183,16 @@ mod tests {
                 seed: 1
             }))
         );
-        assert_eq!(parse("test-kernels"), Ok(Command::TestKernels(None)));
         assert_eq!(
-            parse("test-kernels --kernel 6.12"),
-            Ok(Command::TestKernels(Some(kernels::KERNELS[1])))
+            parse("test-kernels"),
+            Ok(Command::TestKernels(kernels::Options::default()))
+        );
+        assert_eq!(
+            parse("test-kernels --test kernel_verdicts --kernel 6.12"),
+            Ok(Command::TestKernels(kernels::Options {
+                kernel: Some(kernels::KERNELS[1]),
+                test: Some("kernel_verdicts".to_owned())
+            }))
         );
         assert_eq!(parse("--help"), Ok(Command::Help));
     }
@@ -223,6 +214,10 @@ mod tests {
         assert_eq!(
             parse("test-kernels --kernel 5.10"),
             Err("`--kernel 5.10`: there are 6.1 and 6.12".to_owned())
+        );
+        assert_eq!(
+            parse("test-kernels --kernel"),
+            Err("`test-kernels` does not take `--kernel`".to_owned())
         );
         assert!(parse("").is_err());
         assert_eq!(

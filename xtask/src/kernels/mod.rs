@@ -33,16 +33,53 @@ pub const KERNELS: &[Kernel] = &[
     },
 ];
 
-/// Runs the tests on all `kernels`, and fails if one failed on any.
-pub fn test(kernels: &[Kernel]) -> Result<(), Failure> {
+/// What of the run can be chosen.
+#[derive(Debug, Default, PartialEq)]
+pub struct Options {
+    /// One, or all.
+    pub kernel: Option<Kernel>,
+    /// One test program, or all.
+    pub test: Option<String>,
+}
+
+impl Options {
+    /// From the words after the command.
+    pub fn parse(arguments: &[&str]) -> Result<Options, String> {
+        let mut options = Options::default();
+        let mut rest = arguments;
+        while !rest.is_empty() {
+            rest = match rest {
+                ["--kernel", series, rest @ ..] => {
+                    let kernel = KERNELS.iter().find(|kernel| kernel.series == *series);
+                    options.kernel = Some(*kernel.ok_or_else(|| {
+                        let all = KERNELS.iter().map(|kernel| kernel.series);
+                        let all = all.collect::<Vec<_>>().join(" and ");
+                        format!("`--kernel {series}`: there are {all}")
+                    })?);
+                    rest
+                }
+                ["--test", name, rest @ ..] => {
+                    options.test = Some((*name).to_owned());
+                    rest
+                }
+                _ => return Err(format!("`test-kernels` does not take `{}`", rest.join(" "))),
+            };
+        }
+        Ok(options)
+    }
+}
+
+/// Runs the tests on the kernels, and fails if one failed on any.
+pub fn test(options: &Options) -> Result<(), Failure> {
     setup::setup(&[needs::ALWAYS, needs::KERNELS])?;
     build_ebpf::build()?;
-    let programs = build()?;
+    let programs = build(options.test.as_deref())?;
     let folder = run::target().join("kernels");
     fs::create_dir_all(&folder).map_err(|error| failed("make", &folder, &error))?;
     let mut lines = Vec::new();
     let mut all_passed = true;
-    for kernel in kernels {
+    let chosen = options.kernel.as_ref().map(std::slice::from_ref);
+    for kernel in chosen.unwrap_or(KERNELS) {
         let began = Instant::now();
         let unpacked = package::get(kernel, &folder)?;
         let image = folder.join(format!("{}.cpio", unpacked.release));
@@ -73,15 +110,23 @@ pub struct Programs {
     tests: Vec<(String, PathBuf)>,
 }
 
-/// Builds the tests that concern the kernel: all whose name says so.
-fn build() -> Result<Programs, Failure> {
+/// Builds the tests that concern the kernel, all whose name says so, or the one that is asked for.
+fn build(only: Option<&str>) -> Result<Programs, Failure> {
     let folder = run::root().join("vip-agent/tests");
     let entries = fs::read_dir(&folder).map_err(|error| failed("read", &folder, &error))?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter_map(|name| name.strip_suffix(".rs").map(str::to_owned))
         .filter(|name| name.starts_with("kernel_"))
+        .filter(|name| only.is_none_or(|only| only == name))
         .collect();
+    if names.is_empty() {
+        let only = only.unwrap_or("kernel_*");
+        return Err(Failure::new(format!(
+            "test-kernels: there is no {}/{only}.rs",
+            folder.display()
+        )));
+    }
     names.sort();
     let mut test = run::cargo();
     test.args(["test", "--no-run", "-p", "vip-agent"]);
