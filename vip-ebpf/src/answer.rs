@@ -31,8 +31,13 @@ pub fn resize_xdp(context: &XdpContext, question: Question) -> bool {
 /// [`Received`].
 #[inline(always)]
 pub fn resize_tc(context: &TcContext, question: Question) -> bool {
-    let begins: Option<[u8; UNTAGGED_PAYLOAD]> = Frame::of_tc(context).read(0);
-    if begins != Received::of_tc(context).read(0) {
+    let Some(begins) = Frame::of_tc(context).read::<UNTAGGED_PAYLOAD>(0) else {
+        return false;
+    };
+    if Received::of_tc(context)
+        .read(0)
+        .is_none_or(|header| begins != header)
+    {
         return false;
     }
     let Some(wanted) = reply::answer_len(question) else {

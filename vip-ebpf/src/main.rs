@@ -26,7 +26,7 @@ use vip_common::{
     abi::{Counters, Event, GATE_WORDS, VipKey},
     reader::{Reader as _, Writer as _},
     reply,
-    verdict::{self, Dropped, Passed, Verdict},
+    verdict::{self, Dropped, Passed, Then, Verdict},
 };
 
 /// `PACKET_OTHERHOST` of `linux/if_packet.h`: the frame's MAC is some other machine's.
@@ -42,36 +42,81 @@ pub fn vip_xdp(context: XdpContext) -> u32 {
         ifindex,
         came_in_by: ifindex,
     };
-    let mut verdict = verdict::ingress(&Frame::of_xdp(&context), &around);
-    if verdict == Verdict::NotOurs {
-        return xdp_action::XDP_PASS;
+    let act = Act {
+        context: &context,
+        around: &around,
+    };
+    let done = verdict::ingress_then(&Frame::of_xdp(&context), &around, act);
+    if done != Done::Nothing && is_logging() {
+        let done = done.name();
+        info!(&context, "ingress on {}: {}", ifindex, done);
     }
-    if let Verdict::Answer { slot, question, .. } = verdict
-        && !answer::resize_xdp(&context, question)
-    {
-        verdict = left_to_the_kernel(slot);
+    match done {
+        Done::Nothing | Done::Passed => xdp_action::XDP_PASS,
+        Done::Answered => xdp_action::XDP_TX,
+        Done::Dropped | Done::Conflict => xdp_action::XDP_DROP,
     }
-    if is_logging() {
-        let verdict = name_of(&verdict);
-        info!(&context, "ingress on {}: {}", ifindex, verdict);
-    }
-    record(&verdict, &around);
-    match verdict {
-        Verdict::NotOurs | Verdict::Pass { .. } => xdp_action::XDP_PASS,
-        // Only egress makes probes.
-        Verdict::Anonymise { .. } | Verdict::Drop { .. } | Verdict::Conflict { .. } => {
-            xdp_action::XDP_DROP
+}
+
+/// What was done with a frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Nothing,
+    Answered,
+    Passed,
+    Dropped,
+    Conflict,
+}
+
+impl Done {
+    /// For the debugging log.
+    #[inline(always)]
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "not ours",
+            Self::Answered => "answered",
+            Self::Passed => "passed",
+            Self::Dropped => "dropped",
+            Self::Conflict => "conflict",
         }
-        Verdict::Answer {
-            question,
-            mac,
-            is_router,
-            ..
-        } => {
-            let mut frame = Frame::of_xdp(&context);
-            match reply::answer(&mut frame, question, mac, is_router) {
-                Some(()) => xdp_action::XDP_TX,
-                None => xdp_action::XDP_DROP,
+    }
+}
+
+/// Does in XDP what a verdict asks for.
+#[derive(Clone, Copy)]
+struct Act<'a> {
+    context: &'a XdpContext,
+    around: &'a Maps,
+}
+
+impl Then for Act<'_> {
+    type Done = Done;
+
+    #[inline(always)]
+    fn act(self, mut verdict: Verdict) -> Done {
+        if let Verdict::Answer { slot, question, .. } = verdict
+            && !answer::resize_xdp(self.context, question)
+        {
+            verdict = left_to_the_kernel(slot);
+        }
+        record(&verdict, self.around);
+        match verdict {
+            Verdict::NotOurs => Done::Nothing,
+            Verdict::Pass { .. } => Done::Passed,
+            Verdict::Conflict { .. } => Done::Conflict,
+            // Only egress makes probes.
+            Verdict::Anonymise { .. } | Verdict::Drop { .. } => Done::Dropped,
+            Verdict::Answer {
+                question,
+                mac,
+                is_router,
+                ..
+            } => {
+                let mut frame = Frame::of_xdp(self.context);
+                match reply::answer(&mut frame, question, mac, is_router) {
+                    Some(()) => Done::Answered,
+                    None => Done::Dropped,
+                }
             }
         }
     }

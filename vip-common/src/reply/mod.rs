@@ -5,14 +5,18 @@ mod neighbour;
 
 pub use arp::anonymise_arp;
 
-use crate::{frame::Mac, reader::Writer, verdict::Question};
+use crate::{
+    frame::Mac,
+    reader::Writer,
+    verdict::{Protocol, Question},
+};
 
 /// How long the frame must be when it is handed to [`answer`]; `None`: as it is.
 #[inline(always)]
 pub fn answer_len(question: Question) -> Option<usize> {
-    match question {
-        Question::Arp { .. } => None,
-        Question::Solicitation { layout, .. } => Some(neighbour::advertisement_len(layout)),
+    match question.protocol {
+        Protocol::Arp => None,
+        Protocol::Solicitation => Some(neighbour::advertisement_len(question.layout)),
     }
 }
 
@@ -25,10 +29,13 @@ pub fn answer(
     mac: Mac,
     is_router: bool,
 ) -> Option<()> {
-    match question {
-        Question::Arp { layout } => arp::answer_arp(frame, layout, mac),
-        Question::Solicitation { layout, to } => {
-            neighbour::answer_solicitation(frame, layout, mac, to, is_router)
-        }
+    let Question {
+        protocol,
+        layout,
+        to,
+    } = question;
+    match protocol {
+        Protocol::Arp => arp::answer_arp(frame, layout, mac),
+        Protocol::Solicitation => neighbour::answer_solicitation(frame, layout, mac, to, is_router),
     }
 }

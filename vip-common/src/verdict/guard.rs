@@ -1,7 +1,7 @@
 //! What comes in by another interface than the one that carries the shared IP.
 
 use super::{
-    Dropped, Passed, Surroundings, Verdict, claim,
+    Dropped, Passed, Say, Surroundings, Verdict, claim,
     gate::{foreign, is_open, is_owned_elsewhere},
     heard::Heard,
 };
@@ -43,7 +43,7 @@ pub fn guard(frame: &(impl Reader + ?Sized), for_us: bool, around: &impl Surroun
 #[inline(always)]
 fn judge_heard(heard: &Heard, around: &impl Surroundings) -> Option<Verdict> {
     if let (Some(vip), Some(gate)) = (heard.claimed, foreign(heard.claimed, around)) {
-        return Some(claim::judge(vip, heard, &gate, around));
+        return Some(claim::judge(vip, heard, &gate, around, Say));
     }
     let gate = foreign(heard.asked, around)?;
     Some(Verdict::Drop {

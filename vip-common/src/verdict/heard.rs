@@ -12,20 +12,26 @@ use crate::{
 };
 
 /// Who has this address?
+///
+/// All of it is there for both protocols: of a field that one has not, the compiler makes a register
+/// that is not set, and a verifier before Linux 6.10 does not see that nobody reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// An ARP request.
-    Arp {
-        /// Where the ARP packet lies.
-        layout: Layout,
-    },
-    /// A Neighbour Solicitation.
-    Solicitation {
-        /// Where the IPv6 packet lies.
-        layout: Layout,
-        /// Where the answer goes, if it goes to whoever asked.
-        to: Mac,
-    },
+pub struct Question {
+    /// How it is asked.
+    pub protocol: Protocol,
+    /// Where the packet lies.
+    pub layout: Layout,
+    /// Where the answer goes, if it goes to whoever asked.
+    pub to: Mac,
+}
+
+/// How a question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// By an ARP request.
+    Arp,
+    /// By a Neighbour Solicitation.
+    Solicitation,
 }
 
 /// What was heard.
@@ -49,8 +55,10 @@ impl Heard {
             claimant: packet.sender_mac,
             operation: packet.operation,
             asked: asks.then_some(VipKey::v4(packet.target_ip)),
-            question: Question::Arp {
+            question: Question {
+                protocol: Protocol::Arp,
                 layout: packet.layout,
+                to: packet.sender_mac,
             },
         }
     }
@@ -77,7 +85,8 @@ impl Heard {
             claimant: mac,
             operation: u16::from(operation),
             asked,
-            question: Question::Solicitation {
+            question: Question {
+                protocol: Protocol::Solicitation,
                 layout: packet.layout,
                 to: mac,
             },

@@ -1,7 +1,7 @@
 //! What comes in by an interface that carries shared IPs.
 
 use super::{
-    Dropped, Passed, Surroundings, Verdict, claim,
+    Dropped, Passed, Say, Surroundings, Then, Verdict, claim,
     gate::{carried, is_for_us, is_open},
     heard::Heard,
 };
@@ -15,74 +15,96 @@ use crate::{
 /// are left to [`guard`](super::guard).
 #[inline(always)]
 pub fn ingress(frame: &(impl Reader + ?Sized), around: &impl Surroundings) -> Verdict {
+    ingress_then(frame, around, Say)
+}
+
+/// As [`ingress`]; `then` acts on the verdict where it is made.
+#[inline(always)]
+pub fn ingress_then<T: Then>(
+    frame: &(impl Reader + ?Sized),
+    around: &impl Surroundings,
+    then: T,
+) -> T::Done {
     let Some(to) = frame.read(ETH_DESTINATION) else {
-        return Verdict::NotOurs;
+        return then.act(Verdict::NotOurs);
     };
     match parse(frame) {
-        Parsed::Arp(packet) => {
-            let judged = judge_heard(to, &Heard::of_arp(&packet), around);
-            judged.unwrap_or(Verdict::NotOurs)
+        Parsed::Arp(packet) => judge_heard(to, &Heard::of_arp(&packet), None, around, then),
+        Parsed::Ipv4 { destination, .. } => {
+            judge_packet(to, Some(VipKey::v4(destination)), around, then)
         }
-        Parsed::Ipv4 { destination, .. } => judge_packet(to, Some(VipKey::v4(destination)), around),
         Parsed::Ipv6(packet) => {
-            let heard = Heard::of_ipv6(frame, &packet);
-            match heard.and_then(|heard| judge_heard(to, &heard, around)) {
-                Some(judged) => judged,
-                // Whatever else it is about, it may be sent to a shared IP.
-                None => judge_packet(to, VipKey::v6(packet.destination), around),
+            // Whatever else it is about, it may be sent to a shared IP.
+            let destination = VipKey::v6(packet.destination);
+            match Heard::of_ipv6(frame, &packet) {
+                Some(heard) => judge_heard(to, &heard, destination, around, then),
+                None => judge_packet(to, destination, around, then),
             }
         }
-        Parsed::Other => Verdict::NotOurs,
+        Parsed::Other => then.act(Verdict::NotOurs),
     }
 }
 
-/// `None` if it is about no shared IP of this interface.
+/// What is about no shared IP of this interface is a packet like others.
 #[inline(always)]
-fn judge_heard(to: Mac, heard: &Heard, around: &impl Surroundings) -> Option<Verdict> {
+fn judge_heard<T: Then>(
+    to: Mac,
+    heard: &Heard,
+    destination: Option<VipKey>,
+    around: &impl Surroundings,
+    then: T,
+) -> T::Done {
     // What it claims goes before what it asks: a gratuitous request does both.
     if let (Some(vip), Some(gate)) = (heard.claimed, carried(heard.claimed, around)) {
-        return Some(if is_for_us(to, &gate) {
-            claim::judge(vip, heard, &gate, around)
+        return if is_for_us(to, &gate) {
+            claim::judge(vip, heard, &gate, around, then)
         } else {
-            Verdict::NotOurs
-        });
+            then.act(Verdict::NotOurs)
+        };
     }
-    let gate = carried(heard.asked, around)?;
+    let Some(gate) = carried(heard.asked, around) else {
+        return judge_packet(to, destination, around, then);
+    };
     let slot = gate.slot;
-    Some(if !is_for_us(to, &gate) {
-        Verdict::NotOurs
+    if !is_for_us(to, &gate) {
+        then.act(Verdict::NotOurs)
     } else if is_open(&gate, around) {
-        Verdict::Answer {
+        then.act(Verdict::Answer {
             slot,
             question: heard.question,
             mac: gate.mac,
             is_router: gate.is_router(),
-        }
+        })
     } else {
-        Verdict::Drop {
+        then.act(Verdict::Drop {
             slot,
             reason: Dropped::Stale,
-        }
-    })
+        })
+    }
 }
 
 #[inline(always)]
-fn judge_packet(to: Mac, destination: Option<VipKey>, around: &impl Surroundings) -> Verdict {
+fn judge_packet<T: Then>(
+    to: Mac,
+    destination: Option<VipKey>,
+    around: &impl Surroundings,
+    then: T,
+) -> T::Done {
     let Some(gate) = carried(destination, around) else {
-        return Verdict::NotOurs;
+        return then.act(Verdict::NotOurs);
     };
     let slot = gate.slot;
     if !is_for_us(to, &gate) {
-        Verdict::NotOurs
+        then.act(Verdict::NotOurs)
     } else if is_open(&gate, around) {
-        Verdict::Pass {
+        then.act(Verdict::Pass {
             slot,
             reason: Passed::Delivered,
-        }
+        })
     } else {
-        Verdict::Drop {
+        then.act(Verdict::Drop {
             slot,
             reason: Dropped::Stale,
-        }
+        })
     }
 }

@@ -17,8 +17,8 @@ use crate::{
 
 pub use egress::egress;
 pub use guard::guard;
-pub use heard::Question;
-pub use ingress::ingress;
+pub use heard::{Protocol, Question};
+pub use ingress::{ingress, ingress_then};
 
 /// What the maps and the clock say.
 pub trait Surroundings {
@@ -84,6 +84,31 @@ pub enum Verdict {
         /// How: the ARP operation or the ICMPv6 type.
         operation: u16,
     },
+}
+
+/// What acts on a verdict where it is made.
+///
+/// Verdicts that meet at one place of a program do so in registers, and where one lacks what another
+/// has, these hold whatever they held before. That nobody goes by it, verifiers before Linux 6.10 do
+/// not see, and refuse the program.
+pub trait Then: Copy {
+    /// What is told of it.
+    type Done;
+    /// Acts on it.
+    fn act(self, verdict: Verdict) -> Self::Done;
+}
+
+/// Only says what the verdict is.
+#[derive(Clone, Copy, Debug)]
+pub struct Say;
+
+impl Then for Say {
+    type Done = Verdict;
+
+    #[inline(always)]
+    fn act(self, verdict: Verdict) -> Verdict {
+        verdict
+    }
 }
 
 /// Why a frame passes.
