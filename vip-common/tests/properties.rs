@@ -19,7 +19,7 @@ use proptest::{prelude::*, sample::Index};
 use vip_common::{
     cases::{self, Host, Stage, any_frame, any_stage},
     reply,
-    verdict::{self, Question, Verdict},
+    verdict::{self, Protocol, Question, Verdict},
 };
 
 /// The longest frame that is tried, as long as jumbo frames are.
@@ -99,8 +99,8 @@ fn check_answer(
         kind = vlan.get_ethertype();
         payload = &payload[4..];
     }
-    match question {
-        Question::Arp { .. } => {
+    match question.protocol {
+        Protocol::Arp => {
             prop_assert_eq!(kind, EtherTypes::Arp);
             prop_assert_eq!(answer.len(), asked.len());
             let arp = ArpPacket::new(payload).expect("it is long enough");
@@ -109,9 +109,9 @@ fn check_answer(
             prop_assert_eq!(arp.get_sender_hw_addr().octets(), cases::OUR_MAC);
             prop_assert_eq!(arp.get_target_hw_addr(), ethernet.get_destination());
         }
-        Question::Solicitation { to, .. } => {
+        Protocol::Solicitation => {
             prop_assert_eq!(kind, EtherTypes::Ipv6);
-            check_advertisement(&ethernet, payload, to, stage)?;
+            check_advertisement(&ethernet, payload, question.to, stage)?;
         }
     }
     Ok(())
