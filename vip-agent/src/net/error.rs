@@ -37,6 +37,19 @@ pub enum NetError {
         /// The kernel's answer.
         why: io::Error,
     },
+    /// The kernel can't be told whom an address belongs to.
+    #[error(
+        "the neighbour entry of {ip} on interface {interface} cannot be changed: {why}{}",
+        mend(why, "CAP_NET_ADMIN")
+    )]
+    Neighbour {
+        /// The address.
+        ip: IpAddr,
+        /// The interface's name, or its index if it has gone.
+        interface: String,
+        /// The kernel's answer.
+        why: io::Error,
+    },
     /// The interface takes no IPv6 addresses, or the kernel has no IPv6.
     #[error("{ip} cannot be put on interface {interface}: {}", no_ipv6(interface))]
     Ipv6Off {
