@@ -337,11 +337,13 @@ impl Addresses {
                 });
             }
             (Goal::Keep, Ok((ifindex, lifetime))) => {
-                let other = held.ifindex.filter(|other| *other != ifindex);
+                // One that failed duplicate address detection is beyond renewal.
+                let anew = interfaces.has_failed_dad(vip).then_some(ifindex);
+                let off_first = held.ifindex.filter(|other| *other != ifindex).or(anew);
                 held.due = renew_at;
                 held.put_at = now;
                 tokio::spawn(async move {
-                    let (at, result) = put(&manager, vip, other, ifindex, lifetime).await;
+                    let (at, result) = put(&manager, vip, off_first, ifindex, lifetime).await;
                     let result = result.map_err(|error| error.to_string());
                     answer(&answers, vip, Order::Put, Some(at), result);
                 });
@@ -426,15 +428,16 @@ impl Addresses {
     }
 }
 
-/// Puts the address on an interface, and off the other one first. Returns where it is, or may be.
+/// Puts the address on an interface, and off another one, or the same, first. Returns where it is, or
+/// may be.
 async fn put(
     manager: &AddressManager,
     vip: IpAddr,
-    other: Option<u32>,
+    off_first: Option<u32>,
     ifindex: u32,
     lifetime: Duration,
 ) -> (u32, Result<(), NetError>) {
-    if let Some(other) = other
+    if let Some(other) = off_first
         && let Err(error) = manager.remove(other, vip).await
     {
         return (other, Err(error));

@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use vip_common::abi;
 
 use crate::{
@@ -26,6 +27,9 @@ pub(super) enum Unfit {
     Renamed(String, String),
     #[error("interface {0}: it is down or has no carrier")]
     Down(String),
+    /// For shared IPs of IPv6 alone.
+    #[error("interface {0}: {why}", why = net::no_ipv6(.0))]
+    NoIpv6(String),
     #[error(transparent)]
     Address(#[from] config::ConfigError),
     #[error(transparent)]
@@ -41,6 +45,8 @@ pub(super) struct Interface {
     held: Option<u32>,
     pub attachment: Option<Attachment>,
     pub unfit: Option<Unfit>,
+    /// What keeps it from serving IPv6, beside that.
+    pub unfit_for_ipv6: Option<Unfit>,
     /// Whether the host forwards IPv6 from it, which advertisements tell.
     is_router: bool,
 }
@@ -59,12 +65,18 @@ impl Interface {
         self.config.is_fenced()
     }
 
-    /// Its MAC, if it can serve.
-    pub fn fit(&self) -> Option<Mac> {
-        match (&self.link, &self.unfit) {
+    /// Its MAC, if it can serve `vip`.
+    pub fn fit(&self, vip: IpAddr) -> Option<Mac> {
+        match (&self.link, self.why_unfit(vip)) {
             (Some(link), None) => Some(Mac(link.mac)),
             _ => None,
         }
+    }
+
+    /// What keeps it from serving `vip`.
+    pub fn why_unfit(&self, vip: IpAddr) -> Option<&Unfit> {
+        let for_ipv6 = self.unfit_for_ipv6.as_ref().filter(|_| vip.is_ipv6());
+        self.unfit.as_ref().or(for_ipv6)
     }
 
     /// Finds its link among `links`. Returns the index of the one that it has to do with no longer.
@@ -89,7 +101,17 @@ impl Interface {
         self.held = ifindex;
         self.link = found.cloned();
         self.is_router = self.routes();
+        self.unfit_for_ipv6 = self
+            .lacks_ipv6()
+            .then(|| Unfit::NoIpv6(self.config.name.clone()));
         gone
+    }
+
+    /// As the host's settings are now.
+    fn lacks_ipv6(&self) -> bool {
+        let serves_ipv6 = self.config.vips.iter().any(IpAddr::is_ipv6);
+        let link = self.link.as_ref().filter(|_| serves_ipv6);
+        link.is_some_and(|link| !net::has_ipv6(&link.name))
     }
 
     /// As the host's settings are now.
@@ -145,6 +167,7 @@ impl Interfaces {
                     held: None,
                     attachment: None,
                     unfit,
+                    unfit_for_ipv6: None,
                     is_router: false,
                 }
             })
@@ -162,6 +185,13 @@ impl Interfaces {
             .find(|interface| interface.config.vips.contains(&vip))
     }
 
+    /// Whether a shared IP lies on its interface and serves nobody, for the kernel found another machine
+    /// with it.
+    pub fn has_failed_dad(&self, vip: IpAddr) -> bool {
+        let link = self.of(vip).and_then(|one| one.link.as_ref());
+        link.is_some_and(|link| link.dad_failed.contains(&vip))
+    }
+
     /// Every shared IP with our MAC on its interface, if that can serve.
     pub fn fitness(&self) -> impl Iterator<Item = (IpAddr, Option<Mac>)> {
         self.all.iter().flat_map(|interface| {
@@ -169,7 +199,7 @@ impl Interfaces {
                 .config
                 .vips
                 .iter()
-                .map(|vip| (*vip, interface.fit()))
+                .map(|vip| (*vip, interface.fit(*vip)))
         })
     }
 
@@ -214,9 +244,11 @@ impl Interfaces {
         self.all.iter().any(awaits)
     }
 
-    /// Whether the host has begun or ceased to forward, which nothing announces.
-    pub fn routing_changed(&self) -> bool {
-        self.all.iter().any(|one| one.routes() != one.is_router)
+    /// Whether the host has begun or ceased to forward, or to have IPv6 at all, which nothing announces.
+    pub fn settings_changed(&self) -> bool {
+        self.all.iter().any(|one| {
+            one.routes() != one.is_router || one.lacks_ipv6() != one.unfit_for_ipv6.is_some()
+        })
     }
 
     /// Stores a shared IP's gate in the kernel.
@@ -285,8 +317,9 @@ impl Interfaces {
             .collect();
         let others = links.iter().filter(|link| {
             let foreign = carriers.iter().any(|carrier| *carrier != link.ifindex);
-            // What comes in by a port is its bridge's or bond's, unless it is one that routes (VRF).
-            let speaks = link.master.is_none() || !link.addresses.is_empty();
+            // What comes in by a port is its bridge's or bond's, unless it is one that routes (VRF): these
+            // alone have addresses that somebody gave them.
+            let speaks = link.master.is_none() || link.addresses.iter().any(is_given);
             // What has no MAC, as tunnels have none, speaks no ARP.
             foreign && !link.loopback && link.mac != [0; 6] && speaks
         });
@@ -314,6 +347,11 @@ impl Interfaces {
         self.guards = guards;
         Ok(())
     }
+}
+
+/// Linux gives each link a link-local address by itself, ports of bridges too.
+fn is_given(address: &IpNet) -> bool {
+    !matches!(address, IpNet::V6(address) if address.addr().is_unicast_link_local())
 }
 
 fn spec(gate: Gate, interface: &Interface) -> GateSpec {

@@ -13,8 +13,10 @@
 mod addresses;
 mod advice;
 mod announcements;
+mod duplicates;
 mod interfaces;
 mod log;
+mod neighbours;
 mod sockets;
 mod start;
 mod status;
@@ -42,7 +44,9 @@ use crate::{
 use addresses::{Addresses, Answer, Outcome};
 use advice::Advice;
 use announcements::Announcements;
+use duplicates::Duplicates;
 use interfaces::{Interface, Interfaces};
+use neighbours::Neighbours;
 pub use start::run;
 use status::Since;
 use upkeep::Upkeep;
@@ -65,6 +69,8 @@ struct Driver {
     since: Since,
     upkeep: Upkeep,
     advice: Advice,
+    duplicates: Duplicates,
+    neighbours: Neighbours,
     /// Whether an earlier process left open gates.
     inherits: bool,
 }
@@ -228,6 +234,7 @@ impl Driver {
             Action::SetGate(vip, gate) => {
                 self.interfaces
                     .set_gate(vip, gate, self.dataplane.as_mut())?;
+                self.neighbours.gate_set(vip, gate, &self.interfaces);
                 return Ok(Some(Event::GateSet(vip)));
             }
             Action::SetMembers(macs) => {
@@ -290,6 +297,8 @@ impl Driver {
             self.since.look_again_at = clock::boot_now() + LOOK_AGAIN;
         }
         self.advice.look_at(&self.interfaces);
+        self.duplicates.look_at(&self.interfaces, &links);
+        self.neighbours.look_at(&self.interfaces);
         let changed = self
             .interfaces
             .fitness()
@@ -309,7 +318,7 @@ impl Driver {
         match self
             .interfaces
             .of(vip)
-            .and_then(|interface| interface.unfit.as_ref())
+            .and_then(|interface| interface.why_unfit(vip))
         {
             Some(reason) => tracing::warn!(%vip, %reason, "cannot serve"),
             None => tracing::info!(%vip, "can serve"),

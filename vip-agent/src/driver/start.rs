@@ -10,7 +10,9 @@ use super::{
     addresses::{Addresses, longest_lifetime},
     advice::Advice,
     announcements::Announcements,
+    duplicates::Duplicates,
     interfaces::{Interfaces, Unfit},
+    neighbours::Neighbours,
     signals,
 };
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     config::{Config, InterfaceConfig},
     dataplane::{Dataplane, GateSpec},
     election::{BootInstant, Election, Event, Exit, Inheritance, Settings},
-    net::{self, AddressManager, Announcer, LinkMonitor},
+    net::{self, AddressManager, Announcer, LinkMonitor, NeighbourManager},
     state::{self, StateDir},
     status,
     store::Store,
@@ -66,6 +68,7 @@ async fn prepare(
     let (status_sender, status_requests) = mpsc::channel(8);
     let links = LinkMonitor::open().context("changes of the interfaces cannot be watched")?;
     let manager = AddressManager::open().context("addresses cannot be managed")?;
+    let neighbours = NeighbourManager::open().context("neighbours cannot be told of")?;
     let announcer = Announcer::open()?;
     status::serve(&state.socket(), status_sender)
         .with_context(|| state.socket().display().to_string())?;
@@ -98,6 +101,8 @@ async fn prepare(
         since: Since::now(),
         upkeep: Upkeep::new(),
         advice: Advice::default(),
+        duplicates: Duplicates::default(),
+        neighbours: Neighbours::new(neighbours),
         dataplane,
         interfaces,
         state,
@@ -235,6 +240,9 @@ impl Driver {
                     one.unfit = Some(waiting);
                 }
                 None => {}
+            }
+            if let Some(waiting) = &one.unfit_for_ipv6 {
+                tracing::warn!(reason = %waiting, "waiting");
             }
         }
         if let Some(dataplane) = &mut self.dataplane {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{BootInstant, Driver, clock, interfaces::Interface};
+use super::{BootInstant, Driver, clock, duplicates, interfaces::Interface};
 use crate::{
     election::{Mac, Report, Role, to_ms},
     net::Link,
@@ -63,7 +63,11 @@ impl Driver {
             since: rfc3339(self.since.start),
             state,
             waiting_for: self.waiting_for(&health),
-            warnings: self.upkeep.warnings(),
+            warnings: [
+                self.upkeep.warnings(),
+                duplicates::found(&self.interfaces, links),
+            ]
+            .concat(),
             lease: self
                 .election
                 .lease()
@@ -113,7 +117,7 @@ impl Driver {
             .interfaces
             .all
             .iter()
-            .filter_map(|one| one.unfit.as_ref());
+            .flat_map(|one| one.unfit.iter().chain(&one.unfit_for_ipv6));
         let mut reasons: Vec<String> = unfit.map(ToString::to_string).collect();
         if !self.election.is_joined() {
             reasons.push(match &health.last_error {

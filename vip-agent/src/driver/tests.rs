@@ -23,18 +23,21 @@ use super::{
     addresses::{Addresses, Answer, Outcome},
     announcements::Announcements,
     interfaces::Interfaces,
+    neighbours::Neighbours,
     *,
 };
 use crate::{
     config::InterfaceConfig,
     dataplane::DataplaneMode,
+    election::{Gate, Mac},
     net::{
-        AddressManager,
-        stage::{ip, runtime, staged, until_running},
+        AddressManager, NeighbourManager,
+        stage::{MAC, ip, runtime, staged, until_running},
     },
 };
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
+const VIP6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, 0x64));
 const TTL: Duration = Duration::from_secs(6);
 /// Within it, what is to come comes, and what is not would have.
 const QUIET: Duration = Duration::from_millis(300);
@@ -55,7 +58,7 @@ impl Scene {
             interfaces: Interfaces::new(&[InterfaceConfig {
                 name: "va".to_owned(),
                 dataplane,
-                vips: vec![VIP],
+                vips: vec![VIP, VIP6],
             }]),
             addresses: Addresses::new(manager, TTL, sender),
             answers,
@@ -94,15 +97,46 @@ impl Scene {
     }
 
     async fn add(&mut self) {
-        self.addresses.add(VIP, &self.interfaces);
+        self.add_one(VIP).await;
+    }
+
+    async fn add_one(&mut self, vip: IpAddr) {
+        self.addresses.add(vip, &self.interfaces);
         let outcome = self.outcome(BUSY_MACHINE).await;
-        assert_eq!(outcome, Some(Outcome::Told(Event::AddressAdded(VIP))));
+        assert_eq!(outcome, Some(Outcome::Told(Event::AddressAdded(vip))));
     }
 
     async fn remove(&mut self) {
         self.addresses.remove(VIP, &self.interfaces);
         let outcome = self.outcome(BUSY_MACHINE).await;
         assert_eq!(outcome, Some(Outcome::Told(Event::AddressRemoved(VIP))));
+    }
+}
+
+/// What `ip` says of the shared IPv6 address, if it is on `va`.
+fn ipv6_on_va() -> Option<String> {
+    let all = ip("-6 -o addr show dev va");
+    let line = all
+        .lines()
+        .find(|line| line.contains(&format!(" {VIP6}/128 ")));
+    line.map(str::to_owned)
+}
+
+fn set_ipv6(setting: &str, value: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/va/{setting}");
+    std::fs::write(path, value).expect("root may");
+}
+
+/// The MAC and the state of the entry for `vip` in the kernel's table.
+fn neighbour(vip: IpAddr) -> String {
+    ip(&format!("neigh show {vip} dev va")).trim().to_owned()
+}
+
+async fn until_neighbour(vip: IpAddr, is_right: impl Fn(&str) -> bool) {
+    let start = Instant::now();
+    while !is_right(&neighbour(vip)) {
+        assert!(start.elapsed() < BUSY_MACHINE, "{}", neighbour(vip));
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -200,6 +234,174 @@ fn an_address_that_somebody_took_off_is_put_back_and_no_more_once_it_is_unwanted
             scene.look().await;
             assert_eq!(scene.outcome(QUIET).await, None);
             assert!(!is_on("va"));
+        });
+    });
+}
+
+#[test]
+fn an_ipv6_address_that_went_with_its_link_is_put_back_when_that_is_up() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            scene.add().await;
+            scene.add_one(VIP6).await;
+            // Faster than anybody looks.
+            ip("link set va down");
+            ip("link set va up");
+            until_running("va");
+            assert!(is_on("va"), "IPv4 addresses stay");
+            assert_eq!(ipv6_on_va(), None, "the test is void: it did not go");
+            scene.look().await;
+            let outcome = scene.outcome(BUSY_MACHINE).await;
+            assert_eq!(outcome, Some(Outcome::PutBack(VIP6)));
+            assert!(ipv6_on_va().is_some());
+        });
+    });
+}
+
+#[test]
+fn an_address_that_failed_duplicate_address_detection_is_told_of_and_put_on_anew() {
+    staged(|_| {
+        ip(&format!("addr add {VIP6}/128 dev vb nodad"));
+        set_ipv6("accept_dad", "1");
+        let failed = || ipv6_on_va().is_some_and(|line| line.contains("dadfailed"));
+        let fail = || {
+            ip(&format!("addr add {VIP6}/128 dev va"));
+            let start = Instant::now();
+            while !failed() {
+                assert!(start.elapsed() < BUSY_MACHINE, "{:?}", ipv6_on_va());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        runtime().block_on(async {
+            let found = async |scene: &Scene| {
+                let links = net::links().await.expect("anybody may");
+                super::duplicates::found(&scene.interfaces, &links)
+            };
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            assert_eq!(found(&scene).await, [] as [String; 0]);
+            fail();
+            scene.look().await;
+            let [warning] = found(&scene).await.try_into().expect("one");
+            assert!(warning.contains("fd00::1:64 was put on va"), "{warning}");
+
+            scene.add_one(VIP6).await;
+            assert!(!failed(), "{:?}", ipv6_on_va());
+            scene.look().await;
+            assert_eq!(found(&scene).await, [] as [String; 0]);
+            assert_eq!(scene.outcome(QUIET).await, None, "it is there");
+
+            // Once more, behind the owner's back.
+            ip(&format!("addr del {VIP6}/128 dev va"));
+            fail();
+            scene.look().await;
+            let outcome = scene.outcome(BUSY_MACHINE).await;
+            assert_eq!(outcome, Some(Outcome::PutBack(VIP6)));
+            assert!(!failed(), "{:?}", ipv6_on_va());
+        });
+    });
+}
+
+#[test]
+fn an_interface_without_ipv6_serves_ipv4_and_says_what_is_amiss() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            let fit = |scene: &Scene| {
+                let interface = &scene.interfaces.all[0];
+                [VIP, VIP6].map(|vip| interface.fit(vip).is_some())
+            };
+            assert_eq!(fit(&scene), [true, true]);
+            set_ipv6("disable_ipv6", "1");
+            assert!(scene.interfaces.settings_changed());
+            scene.look().await;
+            assert_eq!(fit(&scene), [true, false]);
+            assert!(!scene.interfaces.settings_changed());
+            let why = scene.interfaces.all[0]
+                .why_unfit(VIP6)
+                .expect("IPv6 is off");
+            let why = why.to_string();
+            assert!(
+                why.starts_with("interface va: IPv6 is off there; `sysctl -w"),
+                "{why}"
+            );
+            // The address went with IPv6, so giving it up does not fail.
+            scene.addresses.remove(VIP6, &scene.interfaces);
+            let outcome = scene.outcome(BUSY_MACHINE).await;
+            assert_eq!(outcome, Some(Outcome::Told(Event::AddressRemoved(VIP6))));
+            set_ipv6("disable_ipv6", "0");
+            assert!(scene.interfaces.settings_changed());
+            scene.look().await;
+            assert_eq!(fit(&scene), [true, true]);
+        });
+    });
+}
+
+#[test]
+fn this_host_knows_the_owner_from_its_record() {
+    staged(|_| {
+        runtime().block_on(async {
+            let [a, b] = [0xa, 0xb].map(|last| Mac([2, 0, 0, 0, 0, last]));
+            let owned_by = |mac| Gate::Closed {
+                epoch: 7,
+                owner: Some(mac),
+            };
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            let manager = NeighbourManager::open().expect("root may");
+            let mut neighbours = Neighbours::new(manager);
+            for vip in [VIP, VIP6] {
+                neighbours.gate_set(vip, owned_by(a), &scene.interfaces);
+                let at_a = "lladdr 02:00:00:00:00:0a REACHABLE";
+                until_neighbour(vip, |entry| entry.contains(at_a)).await;
+                neighbours.gate_set(vip, owned_by(b), &scene.interfaces);
+                let at_b = "lladdr 02:00:00:00:00:0b REACHABLE";
+                until_neighbour(vip, |entry| entry.contains(at_b)).await;
+            }
+            // The kernel forgets all with the link.
+            ip("link set va down");
+            scene.look().await;
+            neighbours.look_at(&scene.interfaces);
+            ip("link set va up");
+            until_running("va");
+            for vip in [VIP, VIP6] {
+                assert_eq!(neighbour(vip), "", "the test is void");
+            }
+            scene.look().await;
+            neighbours.look_at(&scene.interfaces);
+            for vip in [VIP, VIP6] {
+                until_neighbour(vip, |entry| entry.contains("02:00:00:00:00:0b")).await;
+                // Nobody's: what was known is as good as anything. Then ours.
+                let vacant = Gate::Closed {
+                    epoch: 0,
+                    owner: None,
+                };
+                neighbours.gate_set(vip, vacant, &scene.interfaces);
+                neighbours.gate_set(vip, owned_by(Mac(MAC)), &scene.interfaces);
+                neighbours.gate_set(vip, Gate::Open { epoch: 8 }, &scene.interfaces);
+                until_neighbour(vip, str::is_empty).await;
+            }
+        });
+    });
+}
+
+#[test]
+fn a_neighbour_that_cannot_be_told_of_harms_nothing() {
+    staged(|ifindex| {
+        runtime().block_on(async {
+            let mut manager = NeighbourManager::open().expect("root may");
+            for vip in [VIP, VIP6] {
+                let gone = manager
+                    .set(9_999, vip, MAC)
+                    .await
+                    .expect_err("there is none");
+                let text = format!("the neighbour entry of {vip} on interface with index 9999");
+                assert!(gone.to_string().starts_with(&text), "{gone}");
+                manager
+                    .remove(9_999, vip)
+                    .await
+                    .expect("no such interface: fine");
+                manager.remove(ifindex, vip).await.expect("not there: fine");
+            }
         });
     });
 }

@@ -60,7 +60,7 @@ impl Driver {
         if !detached.is_empty() {
             return self.attach_again(&detached).await;
         }
-        if self.interfaces.routing_changed() {
+        if self.interfaces.settings_changed() {
             return self.look_at_interfaces(&[]).await;
         }
         Ok(None)

@@ -109,8 +109,12 @@ impl AddressManager {
     /// Takes `ip` off the interface. That it was not there, or that the interface has gone, is fine.
     pub async fn remove(&self, ifindex: u32, ip: IpAddr) -> Result<(), NetError> {
         let order = RouteNetlinkMessage::DelAddress(address(ifindex, ip));
+        let is_off = |why: &io::Error| {
+            // Where IPv6 is off, its addresses are.
+            is_gone(why) || ip.is_ipv6() && !has_ipv6(&interface_name(ifindex))
+        };
         match self.order(order, 0).await {
-            Err(why) if is_gone(&why) => Ok(()),
+            Err(why) if is_off(&why) => Ok(()),
             removed => removed.map_err(|why| refused(ifindex, ip, "taken off", why)),
         }
     }
