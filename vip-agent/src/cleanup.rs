@@ -123,10 +123,15 @@ mod tests {
     fn only_what_an_agent_put_there_is_taken_off() {
         staged(|ifindex| {
             let [ours, by_hand, strange] = [100, 101, 102].map(|n| IpAddr::from([10, 0, 0, n]));
+            let [ours6, by_hand6, strange6] =
+                [100, 101, 102].map(|n| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n]));
             ip("addr add 10.0.0.101/32 dev va scope host noprefixroute");
+            ip(&format!(
+                "addr add {by_hand6}/128 dev va nodad noprefixroute preferred_lft 0"
+            ));
             runtime().block_on(async {
                 let manager = AddressManager::open().expect("root may");
-                for vip in [ours, strange] {
+                for vip in [ours, strange, ours6, strange6] {
                     let lifetime = Duration::from_secs(60);
                     manager.add(ifindex, vip, lifetime).await.expect("root may");
                 }
@@ -135,12 +140,15 @@ mod tests {
                 let configured = InterfaceConfig {
                     name: "va".to_owned(),
                     dataplane: DataplaneMode::Kernel,
-                    vips: vec![ours, by_hand],
+                    vips: vec![ours, by_hand, ours6, by_hand6],
                 };
                 let cleaned = clean_up(&state, &pins, slice::from_ref(&configured))
                     .await
                     .expect("root may");
-                assert_eq!(cleaned.to_string(), "took 10.0.0.100 off va");
+                assert_eq!(
+                    cleaned.to_string(),
+                    "took 10.0.0.100 off va; took fd00::64 off va"
+                );
                 let again = clean_up(&state, &pins, slice::from_ref(&configured))
                     .await
                     .expect("root may");
@@ -152,6 +160,12 @@ mod tests {
                 "{left}"
             );
             assert!(!left.contains("10.0.0.100/"), "{left}");
+            let left = ip("-6 -o addr show dev va");
+            assert!(
+                left.contains("fd00::65/") && left.contains("fd00::66/"),
+                "{left}"
+            );
+            assert!(!left.contains("fd00::64/"), "{left}");
         });
     }
 }
