@@ -79,6 +79,11 @@ impl Interface {
         self.unfit.as_ref().or(for_ipv6)
     }
 
+    /// Whether it has IPv6 at all, if `vip` is of that.
+    pub fn speaks(&self, vip: IpAddr) -> bool {
+        vip.is_ipv4() || self.unfit_for_ipv6.is_none()
+    }
+
     /// Finds its link among `links`. Returns the index of the one that it has to do with no longer.
     ///
     /// A name is what the configuration goes by, but what gates and programs are bound to is the link

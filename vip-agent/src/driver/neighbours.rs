@@ -59,11 +59,13 @@ impl Neighbours {
         }
     }
 
-    /// Tells the kernel what it does not know yet. It forgets all of a link that goes down.
+    /// Tells the kernel what it does not know yet. It forgets all of a link that goes down, and of IPv6
+    /// where that is switched off.
     pub fn look_at(&mut self, interfaces: &Interfaces) {
         let mut new = Vec::new();
         for (vip, mac) in &self.owners {
-            let link = interfaces.of(*vip).and_then(|one| one.link.as_ref());
+            let interface = interfaces.of(*vip).filter(|one| one.speaks(*vip));
+            let link = interface.and_then(|one| one.link.as_ref());
             let Some(link) = link.filter(|link| link.up) else {
                 self.told.remove(vip);
                 continue;

@@ -370,6 +370,17 @@ fn this_host_knows_the_owner_from_its_record() {
             neighbours.look_at(&scene.interfaces);
             for vip in [VIP, VIP6] {
                 until_neighbour(vip, |entry| entry.contains("02:00:00:00:00:0b")).await;
+            }
+            // And of IPv6 where that is off.
+            set_ipv6("disable_ipv6", "1");
+            scene.look().await;
+            neighbours.look_at(&scene.interfaces);
+            set_ipv6("disable_ipv6", "0");
+            assert_eq!(neighbour(VIP6), "", "the test is void");
+            scene.look().await;
+            neighbours.look_at(&scene.interfaces);
+            until_neighbour(VIP6, |entry| entry.contains("02:00:00:00:00:0b")).await;
+            for vip in [VIP, VIP6] {
                 // Nobody's: what was known is as good as anything. Then ours.
                 let vacant = Gate::Closed {
                     epoch: 0,
