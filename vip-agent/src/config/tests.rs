@@ -269,7 +269,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "    vip:",
         "    dataplane: dpdk\n    vip:",
-        "a.yaml:7:16: dataplane `dpdk`: write auto, native, generic, kernel",
+        "a.yaml:7:16: dataplane `dpdk`: write auto, native, generic, tc, kernel",
     ),
     (
         "    vip:",

@@ -179,6 +179,10 @@ fn what_the_host_begins_is_not_sent_from_a_shared_ipv6_address() {
         let unspecified = IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
         assert_eq!(source(unspecified).to_string(), "fd00::7");
         assert_eq!(source(VIP6), VIP6, "whoever asks for it has it");
+        // A limit that the documentation states: with no other address of the scope it is taken.
+        ip("addr del fd00::7/64 dev va");
+        ip("route add fd00::/64 dev va");
+        assert_eq!(source(unspecified), VIP6);
     });
 }
 
