@@ -3,13 +3,14 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::bed::{BOTH, VIP};
 use crate::command;
 use crate::etcd::{Cluster, Security, USER};
 use crate::node::Node;
@@ -32,7 +33,7 @@ pub struct AgentConfig {
     /// `interfaces[0].dataplane`.
     pub dataplane: String,
     /// The shared IPs on that interface.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
     /// `etcd.endpoints`; `None` = all members of the bed's cluster, in the same order on all nodes, as one file rolled out everywhere has it.
     pub endpoints: Option<Vec<String>>,
     /// The password of `etcd.user` where the cluster wants one.
@@ -43,7 +44,7 @@ pub struct AgentConfig {
 
 impl AgentConfig {
     /// The defaults of the scenarios: TTL 2 s, `eth0`, the data plane chosen by the agent.
-    pub fn new(vip: Ipv4Addr) -> AgentConfig {
+    pub fn new(vip: IpAddr) -> AgentConfig {
         AgentConfig {
             node: None,
             ttl: "2s".to_owned(),
@@ -54,6 +55,14 @@ impl AgentConfig {
             endpoints: None,
             password: USER.1.to_owned(),
             environment: Vec::new(),
+        }
+    }
+
+    /// As [`AgentConfig::new`], with one shared IP of each family.
+    pub fn of_both_families() -> AgentConfig {
+        AgentConfig {
+            vips: BOTH.to_vec(),
+            ..AgentConfig::new(VIP)
         }
     }
 
@@ -244,7 +253,7 @@ impl Status {
     }
 
     /// What is said of one shared IP.
-    pub fn vip(&self, vip: Ipv4Addr) -> Result<VipStatus> {
+    pub fn vip(&self, vip: IpAddr) -> Result<VipStatus> {
         let wanted = vip.to_string();
         let vips = self
             .0

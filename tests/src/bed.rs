@@ -1,7 +1,7 @@
 //! The whole: a switch, nodes, a client, etcd and agents; and the frame that every scenario runs in.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
@@ -9,11 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use pnet::util::MacAddr;
 
+use crate::addresses::Addresses;
 use crate::agent::{self, AGENT_LOG, AgentConfig, Status, log_tail};
 use crate::etcd::{Cluster, Security};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::probe::client::TICK;
+use crate::probe::frames::Asker;
 use crate::probe::records::Source;
 use crate::probe::{Plan, Probe};
 use crate::process::Process;
@@ -22,9 +24,13 @@ use crate::switch::{Interface, LAN, MGMT, Switch};
 use crate::{privilege, say, wait};
 
 /// The shared IP of the scenarios.
-pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
-const ARP_SENDER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 201);
+pub const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
+/// The one beside it of the other family. The nodes queue for it in the same order.
+pub const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x1000));
+/// One of each family.
+pub const BOTH: [IpAddr; 2] = [VIP, VIP6];
+const CLIENT: Addresses = Addresses::new(77, 200);
+const NOBODY: Addresses = Addresses::new(77, 201);
 /// Of an agent's log, and of etcd's, which talks more.
 const TAIL_LINES: (usize, usize) = (40, 6);
 
@@ -185,7 +191,7 @@ impl Bed {
     }
 
     /// The node whose agent says that it owns a shared IP with its gate open. Nodes whose agents do not answer are passed over.
-    pub fn owner_of(&self, vip: Ipv4Addr) -> Result<Option<usize>> {
+    pub fn owner_of(&self, vip: IpAddr) -> Result<Option<usize>> {
         let mut owners = Vec::new();
         for index in 0..self.nodes.len() {
             let Ok(status) = self.status_if_up(index) else {
@@ -203,7 +209,7 @@ impl Bed {
     }
 
     /// Waits until a node owns a shared IP, and all these others know it as the owner.
-    pub fn settled(&self, vip: Ipv4Addr, others: &[usize], within: Duration) -> Result<usize> {
+    pub fn settled(&self, vip: IpAddr, others: &[usize], within: Duration) -> Result<usize> {
         wait::until(
             &format!("one owner of {vip} that all of {others:?} know"),
             within,
@@ -224,7 +230,7 @@ impl Bed {
     }
 
     /// Waits for an owner other than `old`.
-    pub fn next_owner(&self, vip: Ipv4Addr, old: usize, within: Duration) -> Result<usize> {
+    pub fn next_owner(&self, vip: IpAddr, old: usize, within: Duration) -> Result<usize> {
         let name = self.nodes[old].name();
         wait::until(
             &format!("an owner of {vip} other than {name}"),
@@ -233,13 +239,13 @@ impl Bed {
         )
     }
 
-    /// Starts a probe for a shared IP, at the default tick.
-    pub fn probe(&self, vip: Ipv4Addr) -> Result<Probe> {
-        self.probe_every(vip, TICK)
+    /// Starts a probe for some shared IPs, at the default tick.
+    pub fn probe(&self, vips: &[IpAddr]) -> Result<Probe> {
+        self.probe_every(vips, TICK)
     }
 
-    /// Starts a probe for a shared IP.
-    pub fn probe_every(&self, vip: Ipv4Addr, tick: Duration) -> Result<Probe> {
+    /// Starts a probe for some shared IPs.
+    pub fn probe_every(&self, vips: &[IpAddr], tick: Duration) -> Result<Probe> {
         let sources = self.nodes.iter().flat_map(|node| {
             node.on(LAN).map(|interface| Source {
                 node: node.name().to_owned(),
@@ -249,10 +255,12 @@ impl Bed {
         Probe::start(Plan {
             netns: self.client.clone(),
             interface: self.client_interface.name.clone(),
-            mac: self.client_interface.mac,
-            address: self.client_interface.address,
-            arp_sender: ARP_SENDER,
-            vip,
+            asker: Asker {
+                mac: self.client_interface.mac,
+                addresses: self.client_interface.addresses,
+                nobody: NOBODY,
+            },
+            vips: vips.to_vec(),
             nodes: sources.collect(),
             tick,
         })

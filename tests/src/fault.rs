@@ -1,6 +1,6 @@
 //! What goes wrong in the world, done to a node of the bed.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -87,8 +87,9 @@ impl Bed {
     }
 
     /// Deletes an address that a node has on its first interface.
-    pub fn delete_address(&self, index: usize, address: Ipv4Addr) -> Result<()> {
-        let address = format!("{address}/32");
+    pub fn delete_address(&self, index: usize, address: IpAddr) -> Result<()> {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let address = format!("{address}/{length}");
         let netns = self.nodes[index].netns();
         netns
             .ip(&["address", "del", &address, "dev", "eth0"])

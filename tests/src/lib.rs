@@ -6,7 +6,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`bed`] | the whole: raise, tear down, one scenario from start to end |
-//! | [`netns`], [`switch`], [`xdp_pass`], [`node`] | the machines and the wires |
+//! | [`netns`], [`switch`], [`xdp_pass`], [`node`], [`addresses`] | the machines and the wires |
 //! | [`process`], [`etcd`], [`disk`], [`tls`], [`agent`], [`gate`] | the programs that run on them, their disks, and the pinned maps |
 //! | [`fault`], [`failover`] | stop, kill, freeze, power cut, cable, loss of etcd alone, a sick etcd member; and what follows |
 //! | [`undo`], [`wall_clock`] | what others on the machine undo behind an agent's back |
@@ -14,6 +14,7 @@
 //! | [`probe`] | outage, and rounds answered by two |
 //! | [`run`], [`privilege`], [`interrupt`], [`wait`], [`command`], [`say`] | names and leftovers of a run, what it needs, Ctrl-C, waiting, helpers |
 
+pub mod addresses;
 pub mod agent;
 pub mod bed;
 pub mod chaos;

@@ -1,12 +1,13 @@
 //! A node: a namespace with its interfaces, its directories, and the programs that run there.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use pnet::util::MacAddr;
 
+use crate::addresses::Addresses;
 use crate::command;
 use crate::netns::Netns;
 use crate::run::Run;
@@ -38,24 +39,19 @@ impl Node {
         })
     }
 
-    /// Plugs it into the LAN as `eth0`, 10.77.0.<number>.
+    /// Plugs it into the LAN as `eth0`, 10.77.0.<number> and fd77::<number>.
     pub fn plug_lan(&mut self, switch: &Switch) -> Result<()> {
-        self.plug(switch, "eth0", LAN, Ipv4Addr::new(10, 77, 0, self.number))
+        self.plug(switch, "eth0", LAN, Addresses::new(77, self.number))
     }
 
-    /// Plugs it into the network for etcd alone as `eth1`, 10.78.0.<number>.
+    /// Plugs it into the network for etcd alone as `eth1`, 10.78.0.<number> and fd78::<number>.
     pub fn plug_mgmt(&mut self, switch: &Switch) -> Result<()> {
-        self.plug(switch, "eth1", MGMT, Ipv4Addr::new(10, 78, 0, self.number))
+        self.plug(switch, "eth1", MGMT, Addresses::new(78, self.number))
     }
 
-    /// A second cable into the LAN: `eth2`, 10.77.0.<number + 10>.
+    /// A second cable into the LAN: `eth2`, 10.77.0.<number + 10> and fd77::<number + 10>.
     pub fn plug_lan_twice(&mut self, switch: &Switch) -> Result<()> {
-        self.plug(
-            switch,
-            "eth2",
-            LAN,
-            Ipv4Addr::new(10, 77, 0, self.number + 10),
-        )
+        self.plug(switch, "eth2", LAN, Addresses::new(77, self.number + 10))
     }
 
     /// Its name: `n1`.
@@ -92,7 +88,7 @@ impl Node {
     pub fn etcd_address(&self) -> Result<Ipv4Addr> {
         let interface = self.on(MGMT).chain(self.on(LAN)).next();
         interface
-            .map(|interface| interface.address)
+            .map(|interface| interface.addresses.v4)
             .ok_or_else(|| anyhow!("{} has no interface yet", self.name))
     }
 
@@ -132,9 +128,12 @@ impl Node {
     }
 
     /// Whether the kernel has this address on any of the node's interfaces.
-    pub fn has_address(&self, address: Ipv4Addr) -> Result<bool> {
-        let listing = self.netns.ip(&["-4", "-o", "address", "show"])?;
-        let inet = format!(" inet {address}/");
+    pub fn has_address(&self, address: IpAddr) -> Result<bool> {
+        let listing = self.netns.ip(&["-o", "address", "show"])?;
+        let inet = match address {
+            IpAddr::V4(address) => format!(" inet {address}/"),
+            IpAddr::V6(address) => format!(" inet6 {address}/"),
+        };
         Ok(listing.lines().any(|line| line.contains(&inet)))
     }
 
@@ -155,7 +154,7 @@ impl Node {
                 switch,
                 &interface.name,
                 interface.network,
-                interface.address,
+                interface.addresses,
             )?;
         }
         Ok(())
@@ -175,10 +174,10 @@ impl Node {
     /// After [`Node::delete_interface`]: one of the same name, MAC and address, but a new one.
     pub fn make_interface_anew(&mut self, switch: &Switch, name: &str) -> Result<()> {
         let Interface {
-            network, address, ..
+            network, addresses, ..
         } = *self.interface(name)?;
         self.interfaces.retain(|interface| interface.name != name);
-        self.plug(switch, name, network, address)
+        self.plug(switch, name, network, addresses)
     }
 
     fn plug(
@@ -186,11 +185,11 @@ impl Node {
         switch: &Switch,
         name: &str,
         network: &'static str,
-        address: Ipv4Addr,
+        addresses: Addresses,
     ) -> Result<()> {
-        let [_, second, third, last] = address.octets();
+        let [_, second, third, last] = addresses.v4.octets();
         let mac = MacAddr::new(0x02, 0x76, 0x69, second, third, last);
-        let interface = switch.plug(&self.netns, &self.name, name, network, mac, address)?;
+        let interface = switch.plug(&self.netns, &self.name, name, network, mac, addresses)?;
         self.interfaces.push(interface);
         Ok(())
     }

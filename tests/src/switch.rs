@@ -1,13 +1,13 @@
 //! The switch: a namespace with one bridge per network, and the ports that the machines' cables end in.
 
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
 use pnet::util::MacAddr;
 
+use crate::addresses::Addresses;
 use crate::netns::Netns;
 use crate::run::Run;
 use crate::xdp_pass::XdpPass;
@@ -31,8 +31,8 @@ pub struct Interface {
     pub name: String,
     /// Its MAC address.
     pub mac: MacAddr,
-    /// Its own address.
-    pub address: Ipv4Addr,
+    /// Its own addresses.
+    pub addresses: Addresses,
     /// The network it is on: [`LAN`] or [`MGMT`].
     pub network: &'static str,
     port: String,
@@ -70,7 +70,7 @@ impl Switch {
         })
     }
 
-    /// Plugs a machine in: makes the cable, its interface over there (with its address, up) and the port here.
+    /// Plugs a machine in: makes the cable, its interface over there (with its addresses, up) and the port here.
     pub fn plug(
         &self,
         machine: &Netns,
@@ -78,7 +78,7 @@ impl Switch {
         name: &str,
         network: &'static str,
         mac: MacAddr,
-        address: Ipv4Addr,
+        addresses: Addresses,
     ) -> Result<Interface> {
         let port = format!("{label}-{name}");
         let mac_text = mac.to_string();
@@ -107,12 +107,15 @@ impl Switch {
                 if_nametoindex(port.as_str()).with_context(|| format!("looking up port {port}"))?;
             self.pass.attach(ifindex, &pin)
         })?;
-        machine.ip(&["address", "add", &format!("{address}/24"), "dev", name])?;
+        let Addresses { v4, v6 } = addresses;
+        machine.ip(&["address", "add", &format!("{v4}/24"), "dev", name])?;
+        // There at once, without the kernel's look for duplicates.
+        machine.ip(&["address", "add", &format!("{v6}/64"), "dev", name, "nodad"])?;
         machine.ip(&["link", "set", name, "up"])?;
         Ok(Interface {
             name: name.to_owned(),
             mac,
-            address,
+            addresses,
             network,
             port,
         })

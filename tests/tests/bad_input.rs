@@ -1,7 +1,7 @@
 //! What people get wrong: one clear line, the right exit code, and nothing left behind.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -245,7 +245,7 @@ fn an_address_that_the_machine_or_its_network_has_gets_exit_code_2() -> Result<(
     };
     scenario("a shared IP that is taken", setup, |bed| {
         let node = &bed.nodes[0];
-        let second = node.interface("eth2")?.address.to_string();
+        let second = node.interface("eth2")?.addresses.v4.to_string();
         for (vip, named) in [
             ("10.77.0.0", "network address"),
             ("10.77.0.255", "broadcast address"),
@@ -278,7 +278,7 @@ fn a_shared_ip_outside_the_networks_is_served_with_a_warning() -> Result<()> {
             ..ONE_NODE
         },
         |bed| {
-            let outside = Ipv4Addr::new(10, 9, 9, 9);
+            let outside = IpAddr::from([10, 9, 9, 9]);
             bed.start_agent(0, &AgentConfig::new(outside))?;
             bed.settled(outside, &[0], SETTLED_WITHIN)?;
             let log = bed.agent(0)?.log_text()?;

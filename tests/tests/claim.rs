@@ -17,7 +17,7 @@ const ALL: [usize; 3] = [0, 1, 2];
 #[test]
 fn first_claim_has_one_owner_that_all_know() -> Result<()> {
     scenario("first claim", Setup::default(), |bed| {
-        let probe = bed.probe(VIP)?;
+        let probe = bed.probe(&[VIP])?;
         bed.start_agents(&AgentConfig::new(VIP))?;
         let owner = bed.settled(VIP, &ALL, SETTLED_WITHIN)?;
         probe.steady(Duration::from_secs(2), SETTLED_WITHIN)?;
@@ -62,7 +62,7 @@ fn arp_for_the_shared_ip_is_answered_by_xdp_and_other_traffic_is_untouched() -> 
     scenario("ARP in XDP", Setup::default(), |bed| {
         let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
         let follower = (owner + 1) % 3;
-        let own = bed.nodes[owner].interface("eth0")?.address;
+        let own = bed.nodes[owner].interface("eth0")?.addresses.v4.into();
         let before = (
             bed.status(owner)?.vip(VIP)?,
             bed.status(follower)?.vip(VIP)?,
@@ -72,12 +72,13 @@ fn arp_for_the_shared_ip_is_answered_by_xdp_and_other_traffic_is_untouched() -> 
         let for_own = ArpTap::start(bed.nodes[owner].netns(), "eth0", own)?;
         let mark = probe.mark()?;
         // The same questions about the node's own address: ARP, echo and an ordinary client.
-        let beside = bed.probe(own)?;
+        let beside = bed.probe(&[own])?;
         wait::until_true("1000 rounds", SETTLED_WITHIN, || {
             Ok(probe.since(mark)?.rounds >= 1000)
         })?;
         let beside = beside.finish()?;
-        let rounds = probe.since(mark)?.answers_of(bed.nodes[owner].name()).arp;
+        let answers = probe.since(mark)?.answers_of(bed.nodes[owner].name());
+        let rounds = answers.look_up;
         let (vip_seen, own_seen) = (for_vip.finish()?, for_own.finish()?);
 
         let after = (
@@ -103,7 +104,9 @@ fn arp_for_the_shared_ip_is_answered_by_xdp_and_other_traffic_is_untouched() -> 
             "of 1000 ARP requests and 1000 echo requests the follower counted {stale} as stale"
         );
         ensure!(
-            beside.outages.is_empty() && beside.answered == beside.rounds && beside.by_two == 0,
+            beside.outages().next().is_none()
+                && beside.answered() == beside.rounds
+                && beside.by_two() == 0,
             "the node's own address: {beside:#?}"
         );
         never_two(&probe.finish()?)
@@ -155,7 +158,7 @@ fn two_interfaces_on_one_segment_answer_as_one() -> Result<()> {
             bed.start_agent(1, &config)?;
             bed.start_agent(2, &config)?;
             ensure!(bed.settled(VIP, &ALL, SETTLED_WITHIN)? == 0);
-            let probe = bed.probe(VIP)?;
+            let probe = bed.probe(&[VIP])?;
             probe.steady(Duration::from_secs(2), SETTLED_WITHIN)?;
 
             let status = bed.status(0)?;
@@ -177,7 +180,7 @@ fn two_interfaces_on_one_segment_answer_as_one() -> Result<()> {
             calm(bed, &probe, &failover)?;
             let report = probe.finish()?;
             ensure!(
-                report.arp_by_two_macs == 0,
+                report.of_vip(VIP)?.look_up_by_two_macs == 0,
                 "both interfaces answered ARP: {report:#?}"
             );
             never_two(&report)
@@ -290,7 +293,7 @@ fn an_interface_that_is_not_there_yet_is_waited_for() -> Result<()> {
             .iter_mut()
             .try_for_each(|node| node.plug_lan_twice(switch))?;
         bed.settled(VIP, &ALL, SETTLED_WITHIN)?;
-        let probe = bed.probe(VIP)?;
+        let probe = bed.probe(&[VIP])?;
         probe.steady(Duration::from_secs(1), SETTLED_WITHIN)?;
         never_two(&probe.finish()?)
     })

@@ -140,7 +140,7 @@ fn a_leader_whose_disk_stalls_costs_no_more_than_its_successors_election() -> Re
             .contains("a deposed etcd leader answered a renewal");
         say::line(&format!(
             "measured: etcd leader's disk stalls: {} rounds answered by two (target 0), a renewal by the deposed leader {}",
-            report.by_two,
+            report.by_two(),
             if told {
                 "was not believed"
             } else {
@@ -170,7 +170,7 @@ fn an_owner_that_hears_only_a_leader_whose_disk_stalls_does_not_believe_it() -> 
         }
         let all: Vec<usize> = (0..bed.nodes.len()).collect();
         bed.settled(VIP, &all, SETTLED_WITHIN)?;
-        let probe = bed.probe(VIP)?;
+        let probe = bed.probe(&[VIP])?;
         let lease = bed.status(leader)?.text("/lease/id").to_owned();
         let mut stalled = None;
         let failover = fail_over(bed, &probe, leader, |bed| {
@@ -233,7 +233,7 @@ fn well_again(
     say::line(&format!(
         "measured: etcd member well again: outage {}, {} rounds answered by two, {}",
         say::told(report.longest_outage()),
-        report.by_two,
+        report.by_two(),
         if same.is_ok() {
             "same owner"
         } else {
@@ -242,7 +242,7 @@ fn well_again(
     ));
     match aftermath {
         Aftermath::Revocation if same.is_err() && Cluster::revokes_live_leases()? => {
-            let by_two = TICK * u32::try_from(report.by_two)?;
+            let by_two = TICK * u32::try_from(report.by_two())?;
             ensure!(
                 by_two <= HEARD_WITHIN,
                 "two answered for {by_two:?}: {report:#?}"
@@ -311,7 +311,7 @@ fn sick_leader(
     say::line(&format!(
         "measured: etcd's leader {illness:?}: outage {} ({} rounds missed), the lease had {} left and was renewed after {}, etcd answered after {}",
         say::told(outage),
-        report.missed,
+        report.missed(),
         say::told(left),
         say::told(renewed_after),
         say::told(etcd_after)
@@ -388,7 +388,7 @@ fn up_asking(bed: &mut Bed, illnesses: &[Illness]) -> Result<(usize, Probe)> {
     }
     let all: Vec<usize> = (0..count).collect();
     let owner = bed.settled(VIP, &all, SETTLED_WITHIN)?;
-    let probe = bed.probe(VIP)?;
+    let probe = bed.probe(&[VIP])?;
     probe.steady(STEADY, SETTLED_WITHIN)?;
     Ok((owner, probe))
 }

@@ -1,11 +1,12 @@
 //! The owner goes away, in every way there is: how long the client waits, and that two never answer.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 use vip_tests::agent::AgentConfig;
-use vip_tests::bed::{Bed, Setup, VIP, scenario};
+use vip_tests::bed::{BOTH, Bed, Setup, scenario};
 use vip_tests::failover::{Failover, SETTLED_WITHIN, calm, fail_over, never_two, unnoticed, up};
 use vip_tests::probe::Probe;
 use vip_tests::probe::client::TICK;
@@ -33,7 +34,7 @@ const CUT_WITH_LEADER: Limit = limit(6000, 2000);
 #[test]
 fn owner_stopped_by_sigterm_hands_over_and_leaves_nothing_behind() -> Result<()> {
     scenario("owner stopped", Setup::default(), |bed| {
-        let config = AgentConfig::new(VIP);
+        let config = AgentConfig::of_both_families();
         let (owner, probe) = up(bed, &config)?;
         let before = bed.cluster.revision()?;
         let failover = fail_over(bed, &probe, owner, |bed| {
@@ -42,7 +43,9 @@ fn owner_stopped_by_sigterm_hands_over_and_leaves_nothing_behind() -> Result<()>
             Ok(())
         })?;
         judge("stop", &failover, STOP)?;
-        owner_key_was_deleted_before_the_lease_went(bed, owner, before)?;
+        for vip in BOTH {
+            owner_key_was_deleted_before_the_lease_went(bed, vip, owner, before)?;
+        }
         nothing_left_on(bed, owner)?;
         bed.start_agent(owner, &config)?;
         calm(bed, &probe, &failover)?;
@@ -53,7 +56,7 @@ fn owner_stopped_by_sigterm_hands_over_and_leaves_nothing_behind() -> Result<()>
 #[test]
 fn owner_killed_serves_until_its_deadline_and_no_longer() -> Result<()> {
     scenario("owner killed", Setup::default(), |bed| {
-        let config = AgentConfig::new(VIP);
+        let config = AgentConfig::of_both_families();
         let (owner, probe) = up(bed, &config)?;
         bed.cluster.lead_elsewhere(owner)?;
         let failover = fail_over(bed, &probe, owner, |bed| bed.kill_agent(owner))?;
@@ -66,7 +69,7 @@ fn owner_killed_serves_until_its_deadline_and_no_longer() -> Result<()> {
         wait::until_true(
             "the kernel to drop the dead agent's address",
             Duration::from_secs(20),
-            || Ok(!bed.nodes[owner].has_address(VIP)?),
+            || Ok(!has_any_address(bed, owner)?),
         )?;
         bed.start_agent(owner, &config)?;
         calm(bed, &probe, &failover)?;
@@ -77,7 +80,7 @@ fn owner_killed_serves_until_its_deadline_and_no_longer() -> Result<()> {
 #[test]
 fn owner_frozen_is_shut_by_its_gate_and_wakes_as_a_follower() -> Result<()> {
     scenario("owner frozen", Setup::default(), |bed| {
-        let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
+        let (owner, probe) = up(bed, &AgentConfig::of_both_families())?;
         bed.cluster.lead_elsewhere(owner)?;
         let failover = fail_over(bed, &probe, owner, |bed| bed.freeze_agent(owner))?;
         judge("freeze", &failover, KILL)?;
@@ -85,8 +88,8 @@ fn owner_frozen_is_shut_by_its_gate_and_wakes_as_a_follower() -> Result<()> {
         bed.thaw_agent(owner)?;
         calm(bed, &probe, &failover)?;
         ensure!(
-            !bed.nodes[owner].has_address(VIP)?,
-            "the old owner kept the address"
+            !has_any_address(bed, owner)?,
+            "the old owner kept an address"
         );
         Ok(())
     })
@@ -121,13 +124,13 @@ fn owner_whose_network_goes_while_etcd_stays_gives_up_at_once() -> Result<()> {
             ..Setup::default()
         },
         |bed| {
-            let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
+            let (owner, probe) = up(bed, &AgentConfig::of_both_families())?;
             let before = bed.cluster.revision()?;
             let failover = fail_over(bed, &probe, owner, |bed| bed.pull_cable(owner))?;
             judge("cable, with etcd elsewhere", &failover, UNFIT)?;
             ensure!(
-                !bed.nodes[owner].has_address(VIP)?,
-                "the old owner kept the address"
+                !has_any_address(bed, owner)?,
+                "the old owner kept an address"
             );
             // It is a member all the while, so its lease did not bring this about.
             let member = format!("/vip-agent/members/{}", bed.nodes[owner].name());
@@ -159,13 +162,15 @@ fn owner_cut_off_from_etcd_alone_shuts_its_gate_while_clients_still_reach_it() -
             ..Setup::default()
         },
         |bed| {
-            let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
+            let (owner, probe) = up(bed, &AgentConfig::of_both_families())?;
             bed.cluster.lead_elsewhere(owner)?;
             let failover = fail_over(bed, &probe, owner, |bed| bed.cut_off_from_etcd(owner))?;
             judge("cut off from etcd", &failover, KILL)?;
             silent_past_its_deadline(bed, &probe, owner)?;
             let old = bed.status(owner)?;
-            ensure!(old.vip(VIP)?.gate() == "closed", "{}", old.0);
+            for vip in BOTH {
+                ensure!(old.vip(vip)?.gate() == "closed", "{}", old.0);
+            }
             bed.reconnect_to_etcd(owner)?;
             calm(bed, &probe, &failover)?;
             Ok(())
@@ -182,9 +187,9 @@ fn a_short_loss_of_etcd_costs_nothing() -> Result<()> {
             ..Setup::default()
         },
         |bed| {
-            let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
+            let (owner, probe) = up(bed, &AgentConfig::of_both_families())?;
             bed.cluster.lead_elsewhere(owner)?;
-            let epoch = bed.status(owner)?.vip(VIP)?.epoch();
+            let before = epochs(bed, owner)?;
             let mark = probe.mark()?;
             bed.cut_off_from_etcd(owner)?;
             // Half a second: a quarter of the TTL.
@@ -194,10 +199,10 @@ fn a_short_loss_of_etcd_costs_nothing() -> Result<()> {
             bed.reconnect_to_etcd(owner)?;
             probe.steady(Duration::from_secs(4), SETTLED_WITHIN)?;
             unnoticed("0.5 s without etcd", &probe, mark)?;
-            ensure!(
-                bed.owner_of(VIP)? == Some(owner) && bed.status(owner)?.vip(VIP)?.epoch() == epoch,
-                "the shared IP changed hands"
-            );
+            for vip in BOTH {
+                ensure!(bed.owner_of(vip)? == Some(owner), "{vip} changed hands");
+            }
+            ensure!(epochs(bed, owner)? == before, "shared IPs changed hands");
             Ok(())
         },
     )
@@ -206,30 +211,35 @@ fn a_short_loss_of_etcd_costs_nothing() -> Result<()> {
 #[test]
 fn control_with_its_gate_held_open_a_frozen_owner_answers_beside_the_next() -> Result<()> {
     scenario("control: gate held open by hand", Setup::default(), |bed| {
-        let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
+        let (owner, probe) = up(bed, &AgentConfig::of_both_families())?;
         let mark = probe.mark()?;
         bed.freeze_agent(owner)?;
         gate::set_lease_deadline_ns(&bed.nodes[owner], u64::MAX)?;
-        bed.next_owner(VIP, owner, SETTLED_WITHIN)?;
+        for vip in BOTH {
+            bed.next_owner(vip, owner, SETTLED_WITHIN)?;
+        }
         wait::until_true("rounds answered by two", SETTLED_WITHIN, || {
-            Ok(probe.since(mark)?.by_two > 100)
+            let report = probe.since(mark)?;
+            Ok(report.noticed.iter().all(|noticed| noticed.by_two > 100))
         })?;
         let report = probe.finish()?;
         say::line(&format!(
-            "measured: control, gate held open: {} rounds answered by two (target more than 0)",
-            report.by_two
+            "measured: control, gate held open: rounds answered by two {} (target more than 0)",
+            report.told(|noticed| noticed.by_two.to_string())
         ));
-        ensure!(
-            report.arp_by_two > 0 && report.echo_by_two > 0,
-            "{report:#?}"
-        );
+        for noticed in &report.noticed {
+            ensure!(
+                noticed.look_up_by_two > 0 && noticed.echo_by_two > 0,
+                "{report:#?}"
+            );
+        }
         Ok(())
     })
 }
 
 fn power_cut(what: &str, with_leader: bool, limit: Limit) -> Result<()> {
     scenario(what, Setup::default(), |bed| {
-        let config = AgentConfig::new(VIP);
+        let config = AgentConfig::of_both_families();
         let (owner, probe) = up(bed, &config)?;
         place_leader(bed, owner, with_leader)?;
         let failover = fail_over(bed, &probe, owner, |bed| bed.cut_power(owner))?;
@@ -242,15 +252,15 @@ fn power_cut(what: &str, with_leader: bool, limit: Limit) -> Result<()> {
 
 fn cable(what: &str, with_leader: bool, limit: Limit) -> Result<()> {
     scenario(what, Setup::default(), |bed| {
-        let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
+        let (owner, probe) = up(bed, &AgentConfig::of_both_families())?;
         place_leader(bed, owner, with_leader)?;
         let failover = fail_over(bed, &probe, owner, |bed| bed.pull_cable(owner))?;
         judge(what, &failover, limit)?;
         bed.plug_cable(owner)?;
         calm(bed, &probe, &failover)?;
         ensure!(
-            !bed.nodes[owner].has_address(VIP)?,
-            "the old owner kept the address"
+            !has_any_address(bed, owner)?,
+            "the old owner kept an address"
         );
         Ok(())
     })
@@ -267,7 +277,12 @@ fn place_leader(bed: &Bed, owner: usize, with_leader: bool) -> Result<()> {
 fn judge(what: &str, failover: &Failover, limit: Limit) -> Result<()> {
     let Limit { target, slack } = limit;
     let report = &failover.report;
-    say::measured(&format!("{what} outage"), report.longest_outage(), target);
+    say::line(&format!(
+        "measured: {what} outage {} (target {}), rounds by two {}",
+        report.told(|noticed| say::told(noticed.longest_outage())),
+        say::told(target),
+        report.told(|noticed| noticed.by_two.to_string())
+    ));
     if report.longest_pause > 5 * TICK {
         let pause = say::told(report.longest_pause);
         say::line(&format!(
@@ -303,7 +318,7 @@ fn silent_past_its_deadline(bed: &Bed, probe: &Probe, old: usize) -> Result<()> 
     })?;
     let answers = probe.since(mark)?.answers_of(node.name());
     ensure!(
-        answers.arp + answers.echo + answers.ordinary == 0,
+        answers.all() == 0,
         "{} still answers past its deadline: {answers:?}",
         node.name()
     );
@@ -312,8 +327,13 @@ fn silent_past_its_deadline(bed: &Bed, probe: &Probe, old: usize) -> Result<()> 
 
 /// A lease takes all its keys with it at one revision. So one at which the owner key has gone, and the member key on the same lease has not, shows that
 /// it was deleted by itself.
-fn owner_key_was_deleted_before_the_lease_went(bed: &Bed, old: usize, before: i64) -> Result<()> {
-    let owner = format!("/vip-agent/owners/{VIP}");
+fn owner_key_was_deleted_before_the_lease_went(
+    bed: &Bed,
+    vip: IpAddr,
+    old: usize,
+    before: i64,
+) -> Result<()> {
+    let owner = format!("/vip-agent/owners/{vip}");
     let member = format!("/vip-agent/members/{}", bed.nodes[old].name());
     for revision in before..=bed.cluster.revision()? {
         if !bed.cluster.had_key(&owner, revision)? {
@@ -329,7 +349,8 @@ fn owner_key_was_deleted_before_the_lease_went(bed: &Bed, old: usize, before: i6
 
 fn nothing_left_on(bed: &Bed, index: usize) -> Result<()> {
     let node = &bed.nodes[index];
-    ensure!(!node.has_address(VIP)?, "{} kept the address", node.name());
+    let kept = has_any_address(bed, index)?;
+    ensure!(!kept, "{} kept an address", node.name());
     ensure!(
         node.pins()?.is_empty(),
         "{} kept pins: {:?}",
@@ -346,4 +367,19 @@ fn nothing_left_on(bed: &Bed, index: usize) -> Result<()> {
     let its_own = format!("/vip-agent/members/{}", node.name());
     ensure!(keys.iter().all(|(key, value)| *key != its_own && !value.contains(&format!("\"{}\"", node.name()))), "keys are left: {keys:?}");
     Ok(())
+}
+
+fn has_any_address(bed: &Bed, index: usize) -> Result<bool> {
+    for vip in BOTH {
+        if bed.nodes[index].has_address(vip)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn epochs(bed: &Bed, index: usize) -> Result<Vec<u64>> {
+    let status = bed.status(index)?;
+    let epochs = BOTH.iter().map(|vip| Ok(status.vip(*vip)?.epoch()));
+    epochs.collect()
 }

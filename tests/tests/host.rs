@@ -313,10 +313,11 @@ fn an_interface_without_an_address_of_its_own_does_not_answer_either() -> Result
         netns.ip(&["address", "flush", "dev", "eth2"])?;
         bed.start_agent(0, &AgentConfig::new(VIP))?;
         bed.settled(VIP, &[0], SETTLED_WITHIN)?;
-        let probe = bed.probe(VIP)?;
+        let probe = bed.probe(&[VIP])?;
         probe.steady(STEADY, SETTLED_WITHIN)?;
         let report = probe.finish()?;
-        ensure!(report.arp_by_two_macs == 0, "eth2 answered: {report:#?}");
+        let macs = report.of_vip(VIP)?.look_up_by_two_macs;
+        ensure!(macs == 0, "eth2 answered: {report:#?}");
         let guards = bed.status(0)?.interface("eth0")?["guards"].clone();
         ensure!(guards.to_string().contains("eth2"), "{guards}");
         Ok(())

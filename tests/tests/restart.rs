@@ -71,7 +71,7 @@ fn cleanup_takes_away_what_a_dead_agent_left() -> Result<()> {
         let report = probe.since(cleaned)?;
         let answers = report.answers_of(bed.nodes[owner].name());
         ensure!(
-            answers.arp + answers.echo + answers.ordinary == 0,
+            answers.all() == 0,
             "the cleaned node still answers: {report:#?}"
         );
         Ok(())
@@ -94,7 +94,7 @@ fn a_second_agent_on_the_same_state_directory_is_refused() -> Result<()> {
         let report = probe.since(mark)?;
         never_two(&report)?;
         ensure!(
-            report.outages.is_empty(),
+            report.outages().next().is_none(),
             "the first one was disturbed: {report:#?}"
         );
         ensure!(bed.owner_of(VIP)? == Some(owner));

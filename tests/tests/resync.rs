@@ -146,7 +146,7 @@ fn back(bed: &Bed, probe: &Probe, what: &str, target: Duration) -> Result<()> {
     wait::until_true(
         "the client to be served again",
         target + SETTLED_WITHIN,
-        || Ok(probe.since(mark)?.answered > 0),
+        || Ok(probe.since(mark)?.answered() > 0),
     )?;
     let took = answering.elapsed();
     say::measured(&format!("{what}: served after etcd answered"), took, target);
@@ -177,7 +177,8 @@ fn converged(bed: &Bed, probe: &Probe, mark: Mark) -> Result<()> {
     let report = probe.since(mark)?;
     say::line(&format!(
         "measured: {} rounds answered by two in {} (target 0)",
-        report.by_two, report.rounds
+        report.by_two(),
+        report.rounds
     ));
     never_two(&report)
 }

@@ -22,7 +22,11 @@ fn a_container_on_a_follower_reaches_the_owner_through_its_own_node() -> Result<
         let follower = (owner + 1) % bed.nodes.len();
         let container = plug_container(bed, follower)?;
         // No address translation: the owner has to find the way back.
-        let gateway = bed.nodes[follower].interface("eth0")?.address.to_string();
+        let gateway = bed.nodes[follower]
+            .interface("eth0")?
+            .addresses
+            .v4
+            .to_string();
         let owners = bed.nodes[owner].netns();
         owners.ip(&["route", "add", "10.79.0.0/24", "via", &gateway])?;
         // The guard of an interface that has just come stands when it is told of.
@@ -35,7 +39,7 @@ fn a_container_on_a_follower_reaches_the_owner_through_its_own_node() -> Result<
         let answer = ask(&container, &bed.nodes[owner])?;
         ensure!(answer == "served", "{answer}");
         let report = probe.finish()?;
-        ensure!(report.by_two == 0, "{report:#?}");
+        ensure!(report.by_two() == 0, "{report:#?}");
         Ok(())
     })
 }

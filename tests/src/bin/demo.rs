@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: three nodes, etcd and a client on this machine, and the owner of a shared IP going away in four ways, told as it happens.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use vip_tests::agent::AgentConfig;
-use vip_tests::bed::{Bed, Setup, VIP};
-use vip_tests::failover::{SETTLED_WITHIN, STEADY, calm, fail_over};
+use vip_tests::bed::{BOTH, Bed, Setup, VIP, VIP6};
+use vip_tests::failover::{SETTLED_WITHIN, STEADY, calm, fail_over, up};
 use vip_tests::probe::{Probe, Report};
 use vip_tests::say::told;
 use vip_tests::{agent, command, gate, interrupt, privilege, run};
@@ -106,23 +107,23 @@ fn play(keep: bool) -> Result<()> {
 struct Scene {
     what: &'static str,
     owners: String,
-    outage: Duration,
+    outages: Report,
     target: &'static str,
     report: Report,
 }
 
 fn acts(story: &Story, bed: &mut Bed) -> Result<Vec<Scene>> {
-    let config = AgentConfig::new(VIP);
+    let config = AgentConfig::of_both_families();
     story.heading("first claim");
-    bed.start_agents(&config)?;
-    story.tell("agents started on n1, n2 and n3 (lease.ttl 2s)");
-    let owner = bed.settled(VIP, &ALL, SETTLED_WITHIN)?;
-    let epoch = bed.status(owner)?.vip(VIP)?.epoch();
-    story.tell(&format!(
-        "{} owns {VIP} (epoch {epoch}), the others follow",
-        bed.nodes[owner].name()
-    ));
-    let probe = bed.probe(VIP)?;
+    story.tell("agents start on n1, then on n2 and n3 (lease.ttl 2s)");
+    let (owner, probe) = up(bed, &config)?;
+    for vip in BOTH {
+        let epoch = bed.status(owner)?.vip(vip)?.epoch();
+        story.tell(&format!(
+            "{} owns {vip} (epoch {epoch}), the others follow",
+            bed.nodes[owner].name()
+        ));
+    }
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let view = scope.spawn(|| live_view(story, &probe, &over));
@@ -204,22 +205,22 @@ impl Act {
             fault(bed, old)
         })?;
         let new_name = bed.nodes[failover.new].name().to_owned();
-        let outage = failover.report.longest_outage();
+        let outages = failover.report.clone();
         story.tell(&format!(
-            "{new_name} owns {VIP}; the client waited {}",
-            told(outage)
+            "{new_name} owns {VIP}; the client waited: {}",
+            outages.told(|noticed| told(noticed.longest_outage()))
         ));
         story.tell(&format!("{old_name} {}", self.mends));
         mend(bed, old)?;
         let report = calm(bed, probe, &failover)?;
         story.tell(&format!(
             "{old_name} follows {new_name}; rounds answered by two: {}",
-            report.by_two
+            report.by_two()
         ));
         Ok(Scene {
             what: self.what,
             owners: format!("{old_name} → {new_name}"),
-            outage,
+            outages,
             target: self.target,
             report,
         })
@@ -243,10 +244,10 @@ fn live_view(story: &Story, probe: &Probe, over: &AtomicBool) -> Result<()> {
             second = (Instant::now(), next);
         } else if second.0.elapsed() >= EVERY_SECOND {
             let report = probe.since(second.1)?;
-            let asked = report.rounds - report.in_flight;
+            let asked = report.rounds - report.in_flight();
             story.tell(&format!(
                 "  client: {asked} requests, {} answered; {last}",
-                report.answered
+                report.answered()
             ));
             second = (Instant::now(), next);
         }
@@ -256,10 +257,13 @@ fn live_view(story: &Story, probe: &Probe, over: &AtomicBool) -> Result<()> {
 
 fn answering(glance: &Report) -> String {
     let names: Vec<&str> = glance
-        .answers
+        .noticed
         .iter()
+        .flat_map(|noticed| &noticed.answers)
         .filter(|answers| answers.ordinary > 0)
         .map(|answers| answers.node.as_str())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
         .collect();
     match names[..] {
         [] => "no answers".to_owned(),
@@ -271,18 +275,27 @@ fn answering(glance: &Report) -> String {
 fn table(scenes: &[Scene]) {
     println!();
     println!(
-        "{:<10}  {:<8}  {:>10}  {:>8}  {:>8}  {:>15}",
-        "case", "owner", "outage", "target", "rounds", "answered by two"
+        "{:<10}  {:<8}  {:>11}  {:>11}  {:>8}  {:>8}  {:>15}",
+        "case", "owner", "IPv4 outage", "IPv6 outage", "target", "rounds", "answered by two"
     );
     println!(
-        "{:-<10}  {:-<8}  {:->10}  {:->8}  {:->8}  {:->15}",
-        "", "", "", "", "", ""
+        "{:-<10}  {:-<8}  {:->11}  {:->11}  {:->8}  {:->8}  {:->15}",
+        "", "", "", "", "", "", ""
     );
     for scene in scenes {
-        let (outage, report) = (told(scene.outage), &scene.report);
+        let outage = |vip| {
+            let noticed = scene.outages.of_vip(vip);
+            noticed.map_or_else(|_| String::new(), |noticed| told(noticed.longest_outage()))
+        };
         println!(
-            "{:<10}  {:<8}  {outage:>10}  {:>8}  {:>8}  {:>15}",
-            scene.what, scene.owners, scene.target, report.rounds, report.by_two
+            "{:<10}  {:<8}  {:>11}  {:>11}  {:>8}  {:>8}  {:>15}",
+            scene.what,
+            scene.owners,
+            outage(VIP),
+            outage(VIP6),
+            scene.target,
+            scene.report.rounds,
+            scene.report.by_two()
         );
     }
     println!();
@@ -290,7 +303,7 @@ fn table(scenes: &[Scene]) {
         "outage: from the first request without an answer to the next answer; the client asks every 2 ms."
     );
     println!(
-        "answered by two: rounds in which more than one node answered a broadcast ARP request or an echo request to each node's MAC."
+        "answered by two: rounds in which more than one node answered a look-up (broadcast ARP request, multicast Neighbour Solicitation) or an echo request to each node's MAC."
     );
 }
 
@@ -301,7 +314,9 @@ fn look_around(bed: Bed) -> Result<()> {
     println!();
     println!("left standing; look around:");
     if command::run("ping", &["-V"]).is_ok() {
-        println!("  ip netns exec {} ping {VIP}", bed.client.name());
+        for vip in BOTH {
+            println!("  ip netns exec {} ping {vip}", bed.client.name());
+        }
     }
     println!(
         "  ip netns exec {} ip -d address show eth0",

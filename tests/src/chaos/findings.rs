@@ -20,7 +20,7 @@ pub enum Row {
 pub struct Outcome {
     /// Where it is counted.
     pub row: Row,
-    /// The longest outage in it; zero if there was none.
+    /// The longest outage in it, in either family; zero if there was none.
     pub outage: Duration,
     /// The longest time from when an outage could have ended until it did.
     pub after_it_could_end: Duration,
@@ -35,7 +35,7 @@ pub struct Findings {
     pub outcomes: Vec<Outcome>,
     /// How many rounds the probe asked.
     pub rounds: usize,
-    /// In how many of them more than one node answered.
+    /// In how many of them more than one node answered, both families added up.
     pub by_two: usize,
     /// Answers that contradict themselves.
     pub oddities: Vec<String>,
@@ -108,7 +108,7 @@ impl Findings {
             faults.collect::<Vec<_>>().join(", ")
         ));
         lines.push(format!(
-            "{} rounds, answered by two: {}",
+            "{} rounds in each family, answered by two: {}",
             self.rounds, self.by_two
         ));
         lines.join("\n")

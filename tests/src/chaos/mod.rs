@@ -48,7 +48,7 @@ pub const SETUP: Setup = Setup {
 /// Storms for so long, and what came of them. Every storm is told as it ends.
 pub fn run(bed: &mut Bed, lasting: Duration, seed: u64, tell: impl Fn(&str)) -> Result<Findings> {
     let began = Instant::now();
-    let config = AgentConfig::new(VIP);
+    let config = AgentConfig::of_both_families();
     let (_, probe) = up(bed, &config)?;
     let mut run = Run::begin(bed, &probe, config)?;
     for (number, storm) in (1..).zip(Storms::new(seed, bed.nodes.len())) {
@@ -66,7 +66,7 @@ pub fn run(bed: &mut Bed, lasting: Duration, seed: u64, tell: impl Fn(&str)) -> 
     let mut findings = run.findings;
     let report = probe.finish()?;
     findings.rounds = report.rounds;
-    findings.by_two = report.by_two;
+    findings.by_two = report.by_two();
     findings.oddities = report.oddities;
     Ok(findings)
 }
@@ -107,8 +107,7 @@ impl<'a> Run<'a> {
         self.settle(bed)?;
         let report = self.probe.since(mark)?;
         let waited = report
-            .outages
-            .iter()
+            .outages()
             .map(|outage| self.waited(outage, bed.nodes.len()));
         let waited = waited.collect::<Result<Vec<_>>>()?;
         let row = match storm {
@@ -127,12 +126,12 @@ impl<'a> Run<'a> {
             format!("{name} {} ({lasts})", fault.kind)
         });
         Ok(format!(
-            "{} owned; {}; outage {}, {} after it could end; answered by two {}",
+            "{} owned; {}; outage {}; {} after it could end; answered by two: {}",
             bed.nodes[owner].name(),
             faults.collect::<Vec<_>>().join(", "),
-            told(outcome.outage),
+            report.told(|noticed| told(noticed.longest_outage())),
             told(outcome.after_it_could_end),
-            report.by_two
+            report.told(|noticed| noticed.by_two.to_string())
         ))
     }
 
@@ -167,7 +166,9 @@ impl<'a> Run<'a> {
                 );
             }
         }
-        bed.settled(VIP, &all, SETTLED_WITHIN)?;
+        for vip in self.probe.vips() {
+            bed.settled(*vip, &all, SETTLED_WITHIN)?;
+        }
         self.probe.steady(STEADY, SETTLED_WITHIN)
     }
 

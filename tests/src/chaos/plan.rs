@@ -34,14 +34,14 @@ pub enum Kind {
     EtcdKilled,
     /// Its etcd member is frozen, and thawed.
     EtcdFrozen,
-    /// The shared IP's address is deleted on it.
+    /// The addresses of the shared IPs are deleted on it.
     AddressDeleted,
 }
 
 /// On whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Whoever owns the shared IP when the storm begins.
+    /// Whoever owns the IPv4 shared IP when the storm begins; with few exceptions the IPv6 one too.
     Owner,
     /// So many places behind the owner.
     Behind(usize),

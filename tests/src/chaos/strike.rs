@@ -6,11 +6,11 @@ use nix::sys::signal::Signal;
 use super::plan::Kind;
 use super::timeline::{Event, Timeline};
 use crate::agent::AgentConfig;
-use crate::bed::{Bed, VIP};
+use crate::bed::{BOTH, Bed};
 
 /// Does it to a node.
 pub fn strike(bed: &mut Bed, timeline: &mut Timeline, kind: Kind, node: usize) -> Result<()> {
-    let had_address = kind == Kind::AddressDeleted && bed.nodes[node].has_address(VIP)?;
+    let mut had_address = false;
     match kind {
         Kind::Stop => bed.agent(node)?.signal(Signal::SIGTERM)?,
         Kind::Hold => bed.agent(node)?.signal(Signal::SIGUSR1)?,
@@ -22,9 +22,12 @@ pub fn strike(bed: &mut Bed, timeline: &mut Timeline, kind: Kind, node: usize) -
         Kind::EtcdKilled => bed.cluster.stop(node)?,
         Kind::EtcdFrozen => bed.cluster.signal(node, Signal::SIGSTOP)?,
         Kind::AddressDeleted => {
-            if had_address {
-                // Its owner may have been quicker to give it up.
-                let _ = bed.delete_address(node, VIP);
+            for vip in BOTH {
+                if bed.nodes[node].has_address(vip)? {
+                    had_address = true;
+                    // Its owner may have been quicker to give it up.
+                    let _ = bed.delete_address(node, vip);
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The probe's thread.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
-use pnet::util::MacAddr;
+use pnet::packet::ethernet::EthernetPacket;
 
-use super::frames::{Question, answer, arp_request, echo_request, icmp_echo, ip_answer};
+use super::frames::{Asker, Frames, Question, frames};
 use super::records::{Records, Round, Source};
 use super::report::{GIVEN_UP, PATIENCE, Report};
 use super::socket::{IcmpSocket, PacketSocket, Receive};
@@ -30,14 +30,10 @@ pub struct Plan {
     pub netns: Netns,
     /// Its interface.
     pub interface: String,
-    /// Its MAC address.
-    pub mac: MacAddr,
-    /// Its own address: the source of the echo requests.
-    pub address: Ipv4Addr,
-    /// An address that nobody has: the sender of the ARP requests, so that no neighbour cache learns a round's MAC address for the client.
-    pub arp_sender: Ipv4Addr,
-    /// The shared IP.
-    pub vip: Ipv4Addr,
+    /// As whom.
+    pub asker: Asker,
+    /// The shared IPs, of either family.
+    pub vips: Vec<IpAddr>,
     /// The nodes' MAC addresses on the client's network.
     pub nodes: Vec<Source>,
     /// The time between two rounds.
@@ -55,16 +51,23 @@ pub struct Probe {
 pub struct Mark(usize);
 
 struct Shared {
+    vips: Vec<IpAddr>,
     started: Instant,
-    records: Mutex<Records>,
+    /// One for each shared IP.
+    records: Mutex<Vec<Records>>,
     stop: AtomicBool,
 }
 
 impl Probe {
     /// Starts asking; returns when the first round has been sent.
     pub fn start(plan: Plan) -> Result<Probe> {
-        let records = Records::new(plan.nodes.clone());
+        let records = plan
+            .vips
+            .iter()
+            .map(|vip| Records::new(*vip, plan.nodes.clone()))
+            .collect();
         let shared = Arc::new(Shared {
+            vips: plan.vips.clone(),
             started: Instant::now(),
             records: Mutex::new(records),
             stop: AtomicBool::new(false),
@@ -78,14 +81,19 @@ impl Probe {
             thread: Some(thread),
         };
         wait::until_true("the probe's first round", Duration::from_secs(5), || {
-            Ok(!probe.records()?.rounds.is_empty())
+            Ok(probe.mark()?.0 > 0)
         })?;
         Ok(probe)
     }
 
     /// The round that is next: reports since this mark are about what comes after.
     pub fn mark(&self) -> Result<Mark> {
-        Ok(Mark(self.records()?.rounds.len()))
+        Ok(Mark(rounds(&self.records()?)))
+    }
+
+    /// The shared IPs that it asks for.
+    pub fn vips(&self) -> &[IpAddr] {
+        &self.shared.vips
     }
 
     /// What the times in reports count from.
@@ -98,7 +106,7 @@ impl Probe {
         // The clock first: a round that comes while the lock is waited for must not look unanswered.
         let now = self.shared.started.elapsed();
         // Judged outside the lock, which the probe's thread needs every tick.
-        let records = self.records()?.from(mark.0);
+        let records = from(&self.records()?, mark);
         Ok(Report::of(&records, now))
     }
 
@@ -111,7 +119,8 @@ impl Probe {
     pub fn decided_since(&self, mark: Mark) -> Result<Report> {
         let (end, sent) = {
             let records = self.records()?;
-            (records.rounds.len(), records.last_sent())
+            let sent = records.iter().filter_map(Records::last_sent).max();
+            (rounds(&records), sent)
         };
         let decided_at = sent.unwrap_or_default() + GIVEN_UP;
         let what = "the last round to be answered, or lost";
@@ -119,12 +128,14 @@ impl Probe {
             Ok(self.shared.started.elapsed() > decided_at)
         })?;
         let now = self.shared.started.elapsed();
-        let mut records = self.records()?.from(mark.0);
-        records.rounds.truncate(end.saturating_sub(mark.0));
+        let mut records = from(&self.records()?, mark);
+        for one in &mut records {
+            one.rounds.truncate(end.saturating_sub(mark.0));
+        }
         Ok(Report::of(&records, now))
     }
 
-    /// Waits for a stretch of time, from now on, in which the ordinary client is answered without an outage for so long.
+    /// Waits for a stretch of time, from now on, in which the ordinary client is answered without an outage for so long, by each shared IP.
     pub fn steady(&self, unbroken: Duration, within: Duration) -> Result<()> {
         let called = self.shared.started.elapsed();
         let what = format!("the client to be answered without a gap for {unbroken:?}");
@@ -133,9 +144,9 @@ impl Probe {
             if since < called {
                 return Ok(false);
             }
-            let first = self.records()?.first_at(since);
-            let report = self.since(Mark(first))?;
-            Ok(report.answered > 0 && report.outages.is_empty())
+            let first = self.records()?.iter().map(|one| one.first_at(since)).max();
+            let report = self.since(Mark(first.unwrap_or_default()))?;
+            Ok(report.answered() > 0 && report.outages().next().is_none())
         })
     }
 
@@ -153,7 +164,7 @@ impl Probe {
         }
     }
 
-    fn records(&self) -> Result<MutexGuard<'_, Records>> {
+    fn records(&self) -> Result<MutexGuard<'_, Vec<Records>>> {
         let ended = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
         if ended && !self.shared.stop.load(Ordering::SeqCst) {
             bail!("the probe has ended by itself");
@@ -170,7 +181,7 @@ impl Drop for Probe {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Records> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Records>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,75 +190,105 @@ impl Shared {
     }
 }
 
+fn rounds(records: &[Records]) -> usize {
+    records.first().map_or(0, |one| one.rounds.len())
+}
+
+fn from(records: &[Records], mark: Mark) -> Vec<Records> {
+    records.iter().map(|one| one.from(mark.0)).collect()
+}
+
 struct Sockets {
-    arp: PacketSocket,
-    ip: PacketSocket,
+    send: PacketSocket,
+    receive: Vec<PacketSocket>,
+    /// In the order of the shared IPs.
+    lines: Vec<Line>,
+}
+
+/// One shared IP's questions.
+struct Line {
+    frames: Box<dyn Frames>,
     icmp: IcmpSocket,
+}
+
+fn open(plan: &Plan) -> Result<Sockets> {
+    let ethertypes = [libc::ETH_P_ARP, libc::ETH_P_IP, libc::ETH_P_IPV6];
+    let receive = ethertypes.map(|ethertype| PacketSocket::open(&plan.interface, ethertype));
+    let lines = plan.vips.iter().map(|vip| {
+        Ok(Line {
+            frames: frames(&plan.asker, *vip),
+            icmp: IcmpSocket::connect(*vip)?,
+        })
+    });
+    Ok(Sockets {
+        send: PacketSocket::open(&plan.interface, 0)?,
+        receive: receive.into_iter().collect::<Result<_>>()?,
+        lines: lines.collect::<Result<_>>()?,
+    })
 }
 
 fn ask(plan: &Plan, shared: &Shared) -> Result<()> {
     plan.netns.enter()?;
     in_real_time();
-    let sockets = Sockets {
-        arp: PacketSocket::open(&plan.interface, libc::ETH_P_ARP)?,
-        ip: PacketSocket::open(&plan.interface, libc::ETH_P_IP)?,
-        icmp: IcmpSocket::connect(plan.vip)?,
-    };
+    let sockets = open(plan)?;
     let mut next = Instant::now();
     while !shared.stop.load(Ordering::SeqCst) {
         send_round(plan, shared, &sockets).context("the probe")?;
         // A tick that was missed is left out: catching up in a burst would measure nothing.
         next = (next + plan.tick).max(Instant::now());
-        receive_until(next, plan, shared, &sockets)?;
+        receive_until(next, shared, &sockets)?;
     }
-    receive_until(Instant::now() + PATIENCE, plan, shared, &sockets)
+    receive_until(Instant::now() + PATIENCE, shared, &sockets)
 }
 
-/// One round at one instant: all its questions leave back to back, so that no handover fits between them.
+/// One round: for each shared IP all questions leave back to back, at one instant, so that no handover fits between them.
 fn send_round(plan: &Plan, shared: &Shared, sockets: &Sockets) -> Result<()> {
     let number = {
         let mut records = shared.lock();
-        records.rounds.push(Round {
-            sent_ns: shared.now_ns(),
-            ..Round::default()
-        });
-        u32::try_from(records.rounds.len() - 1).context("more than 2^32 rounds")?
+        let number = rounds(&records);
+        // For all at once: a round that is counted for one is for the others.
+        for one in records.iter_mut() {
+            one.rounds.push(Round {
+                sent_ns: shared.now_ns(),
+                ..Round::default()
+            });
+        }
+        u32::try_from(number).context("more than 2^32 rounds")?
     };
-    let arp = arp_request(number, plan.arp_sender, plan.vip);
-    let echoes = plan
-        .nodes
-        .iter()
-        .map(|node| echo_request(number, (plan.mac, plan.address), node.mac, plan.vip));
-    let echoes: Vec<_> = echoes.collect();
-    let ordinary = icmp_echo(Question::Ordinary, number);
+    for (at, line) in sockets.lines.iter().enumerate() {
+        let look_up = line.frames.look_up(number);
+        let to_each = plan.nodes.iter();
+        let echoes: Vec<_> = to_each
+            .map(|node| line.frames.echo_request(number, node.mac))
+            .collect();
+        let ordinary = line.frames.ordinary(number);
 
-    let began_ns = shared.now_ns();
-    sockets.icmp.send(&ordinary);
-    sockets.arp.send(&arp);
-    for echo in &echoes {
-        sockets.ip.send(echo);
-    }
-    let ended_ns = shared.now_ns();
-    if let Some(round) = shared.lock().rounds.last_mut() {
-        round.sent_ns = began_ns;
-        round.burst_ns = ended_ns - began_ns;
+        let began_ns = shared.now_ns();
+        line.icmp.send(&ordinary);
+        sockets.send.send(&look_up);
+        for echo in &echoes {
+            sockets.send.send(echo);
+        }
+        let ended_ns = shared.now_ns();
+        if let Some(round) = shared.lock()[at].rounds.last_mut() {
+            round.sent_ns = began_ns;
+            round.burst_ns = ended_ns - began_ns;
+        }
     }
     Ok(())
 }
 
-fn receive_until(until: Instant, plan: &Plan, shared: &Shared, sockets: &Sockets) -> Result<()> {
+fn receive_until(until: Instant, shared: &Shared, sockets: &Sockets) -> Result<()> {
     loop {
-        drain(plan, shared, sockets)?;
+        drain(shared, sockets)?;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
         }
+        let frames = sockets.receive.iter().map(AsFd::as_fd);
+        let ordinary = sockets.lines.iter().map(|line| line.icmp.as_fd());
         let readable = |socket| PollFd::new(socket, PollFlags::POLLIN);
-        let mut waiting = [
-            readable(sockets.arp.as_fd()),
-            readable(sockets.ip.as_fd()),
-            readable(sockets.icmp.as_fd()),
-        ];
+        let mut waiting: Vec<PollFd<'_>> = frames.chain(ordinary).map(readable).collect();
         match ppoll(&mut waiting, Some(TimeSpec::from(left)), None) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error).context("waiting for answers"),
@@ -255,23 +296,32 @@ fn receive_until(until: Instant, plan: &Plan, shared: &Shared, sockets: &Sockets
     }
 }
 
-fn drain(plan: &Plan, shared: &Shared, sockets: &Sockets) -> Result<()> {
+fn drain(shared: &Shared, sockets: &Sockets) -> Result<()> {
     let mut buffer = [0; 2048];
-    while let Some(packet) = sockets.icmp.receive(&mut buffer)? {
-        let at_ns = shared.now_ns();
-        if let Some(answer) = ip_answer(packet, plan.vip)
-            && answer.question == Question::Ordinary
-        {
-            shared.lock().answered(answer.round, at_ns);
+    for (at, line) in sockets.lines.iter().enumerate() {
+        while let Some(message) = line.icmp.receive(&mut buffer)? {
+            let at_ns = shared.now_ns();
+            if let Some(answer) = line.frames.ordinary_answer(message)
+                && answer.question == Question::Ordinary
+            {
+                shared.lock()[at].answered(answer.round, at_ns);
+            }
         }
     }
-    for socket in [&sockets.arp, &sockets.ip] {
+    for socket in &sockets.receive {
         while let Some(frame) = socket.receive(&mut buffer)? {
             let at_ns = shared.now_ns();
-            match answer(frame, plan.vip) {
-                Ok(Some((answer, from))) => shared.lock().seen(answer, from, at_ns),
-                Ok(None) => {}
-                Err(oddity) => shared.lock().oddities.push(oddity),
+            let Some(ethernet) = EthernetPacket::new(frame) else {
+                continue;
+            };
+            for (at, line) in sockets.lines.iter().enumerate() {
+                match line.frames.answer(&ethernet) {
+                    Ok(Some(answer)) => {
+                        shared.lock()[at].seen(answer, ethernet.get_source(), at_ns);
+                    }
+                    Ok(None) => {}
+                    Err(oddity) => shared.lock()[at].oddities.push(oddity),
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the probe sent and what came back, round by round.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use pnet::util::MacAddr;
@@ -30,21 +31,23 @@ pub struct Round {
     pub answered_ns: Option<u64>,
     /// How long it took to send all questions of the round.
     pub burst_ns: u64,
-    /// Who answered the ARP request.
-    pub arp: SourceSet,
+    /// Who answered the look-up.
+    pub look_up: SourceSet,
     /// Who answered an echo request.
     pub echo: SourceSet,
     /// Who answered the ordinary request.
     pub ordinary: SourceSet,
-    /// When the first answer to an ARP request came in.
-    pub arp_ns: Option<u64>,
+    /// When the first answer to the look-up came in.
+    pub look_up_ns: Option<u64>,
     /// When the first answer to an echo request came in.
     pub echo_ns: Option<u64>,
 }
 
-/// All rounds so far.
-#[derive(Clone, Debug, Default)]
+/// All rounds so far, as they concern one shared IP. A round has the same number for all.
+#[derive(Clone, Debug)]
 pub struct Records {
+    /// The shared IP.
+    pub vip: IpAddr,
     /// Known MAC addresses, then strangers as they turn up.
     pub sources: Vec<Source>,
     /// The rounds, by number.
@@ -55,9 +58,10 @@ pub struct Records {
 
 impl Records {
     /// No rounds yet, of these known sources.
-    pub fn new(sources: Vec<Source>) -> Records {
+    pub fn new(vip: IpAddr, sources: Vec<Source>) -> Records {
         // Minutes of rounds, so that the probe's thread seldom waits for the vector to move.
         Records {
+            vip,
             sources,
             rounds: Vec::with_capacity(1 << 17),
             oddities: Vec::new(),
@@ -68,6 +72,7 @@ impl Records {
     pub fn from(&self, first: usize) -> Records {
         let rounds = self.rounds.get(first..).unwrap_or_default().to_vec();
         Records {
+            vip: self.vip,
             sources: self.sources.clone(),
             rounds,
             oddities: self.oddities.clone(),
@@ -98,9 +103,9 @@ impl Records {
             return;
         };
         match answer.question {
-            Question::Arp => {
-                round.arp |= bit;
-                round.arp_ns.get_or_insert(at_ns);
+            Question::LookUp => {
+                round.look_up |= bit;
+                round.look_up_ns.get_or_insert(at_ns);
             }
             Question::Echo => {
                 round.echo |= bit;

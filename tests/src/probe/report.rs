@@ -1,9 +1,13 @@
 //! What follows from the records: outages, and rounds answered by two.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+
 use super::records::{Records, Round, Source, SourceSet};
+use crate::addresses::Family;
 
 /// An answer within this time is prompt. A request whose answer comes later was waiting somewhere (in the client's neighbour cache, for example), so
 /// for the client it belongs to the outage.
@@ -29,12 +33,19 @@ pub struct Outage {
 pub struct Answers {
     /// The node's name.
     pub node: String,
-    /// Rounds whose ARP request it answered.
-    pub arp: usize,
+    /// Rounds whose look-up it answered.
+    pub look_up: usize,
     /// Rounds in which it answered an echo request.
     pub echo: usize,
     /// Ordinary requests it answered.
     pub ordinary: usize,
+}
+
+impl Answers {
+    /// All of them.
+    pub fn all(&self) -> usize {
+        self.look_up + self.echo + self.ordinary
+    }
 }
 
 /// A probe's findings over a stretch of rounds.
@@ -42,75 +53,159 @@ pub struct Answers {
 pub struct Report {
     /// How many rounds.
     pub rounds: usize,
+    /// What was noticed of each shared IP, in the order in which they were named.
+    pub noticed: Vec<Noticed>,
+    /// Answers that contradict themselves.
+    pub oddities: Vec<String>,
+    /// The longest time between two rounds: how far to trust the outages.
+    pub longest_pause: Duration,
+    /// The longest time that one round's questions about one shared IP took to send.
+    pub longest_burst: Duration,
+}
+
+/// What was noticed of one shared IP.
+#[derive(Clone, Debug)]
+pub struct Noticed {
+    /// The shared IP.
+    pub vip: IpAddr,
     /// How many ordinary requests were answered at all.
     pub answered: usize,
     /// How many ordinary requests may yet be answered promptly: those in flight when the report was made.
     pub in_flight: usize,
     /// All outages in order.
     pub outages: Vec<Outage>,
-    /// Rounds that were not served, as far as they are decided: the ordinary request, the ARP request or all echo requests were lost, or the ordinary
+    /// Rounds that were not served, as far as they are decided: the ordinary request, the look-up or all echo requests were lost, or the ordinary
     /// request had to wait for something that the echo requests, which need no neighbour cache, did not wait for. Unlike an outage this does not
     /// count a late answer when all answers of the round are late: then the machine was busy, not the shared IP away.
     pub missed: usize,
-    /// Rounds in which more than one node answered, by ARP or echo. The ordinary request is left out: it may wait in the client's neighbour cache and be
-    /// answered, rightly, by the next owner.
+    /// Rounds in which more than one node answered, by look-up or echo. The ordinary request is left out: it may wait in the client's neighbour cache
+    /// and be answered, rightly, by the next owner.
     pub by_two: usize,
-    /// Rounds in which more than one node answered the ARP request.
-    pub arp_by_two: usize,
+    /// Rounds in which more than one node answered the look-up.
+    pub look_up_by_two: usize,
     /// Rounds in which more than one node answered an echo request.
     pub echo_by_two: usize,
-    /// Rounds whose ARP request was answered from more than one MAC address, be it of one node.
-    pub arp_by_two_macs: usize,
+    /// Rounds whose look-up was answered from more than one MAC address, be it of one node.
+    pub look_up_by_two_macs: usize,
     /// Per node that answered anything.
     pub answers: Vec<Answers>,
-    /// Answers that contradict themselves.
-    pub oddities: Vec<String>,
-    /// The longest time between two rounds: how far to trust the outages.
-    pub longest_pause: Duration,
-    /// The longest time that one round's questions took to send.
-    pub longest_burst: Duration,
 }
 
 impl Report {
-    /// Judges the records at `now` since the probe's start.
-    pub fn of(records: &Records, now: Duration) -> Report {
+    /// Judges the records of the same rounds at `now` since the probe's start.
+    pub fn of(records: &[Records], now: Duration) -> Report {
+        let rounds = records.first().map_or(&[][..], |one| &one.rounds);
+        let pauses = rounds
+            .windows(2)
+            .map(|pair| pair[1].sent_ns.saturating_sub(pair[0].sent_ns));
+        let bursts = records.iter().flat_map(|one| &one.rounds);
+        let oddities = records.iter().flat_map(|one| &one.oddities);
+        Report {
+            rounds: rounds.len(),
+            noticed: records.iter().map(|one| Noticed::of(one, now)).collect(),
+            oddities: oddities.cloned().collect(),
+            longest_pause: Duration::from_nanos(pauses.max().unwrap_or_default()),
+            longest_burst: Duration::from_nanos(
+                bursts.map(|round| round.burst_ns).max().unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// What was noticed of one shared IP.
+    pub fn of_vip(&self, vip: IpAddr) -> Result<&Noticed> {
+        let found = self.noticed.iter().find(|noticed| noticed.vip == vip);
+        found.with_context(|| format!("the probe did not ask for {vip}"))
+    }
+
+    /// How many ordinary requests were answered at all, by the shared IP that answered fewest.
+    pub fn answered(&self) -> usize {
+        self.least(|noticed| noticed.answered)
+    }
+
+    /// The outages of all shared IPs.
+    pub fn outages(&self) -> impl Iterator<Item = &Outage> {
+        self.noticed.iter().flat_map(|noticed| &noticed.outages)
+    }
+
+    /// The longest outage of any shared IP; zero if there was none.
+    pub fn longest_outage(&self) -> Duration {
+        let longest = self.noticed.iter().map(Noticed::longest_outage).max();
+        longest.unwrap_or_default()
+    }
+
+    /// How many ordinary requests may yet be answered promptly, of the shared IP with most of them.
+    pub fn in_flight(&self) -> usize {
+        self.most(|noticed| noticed.in_flight)
+    }
+
+    /// Rounds that were missed, of the shared IP that most were missed of.
+    pub fn missed(&self) -> usize {
+        self.most(|noticed| noticed.missed)
+    }
+
+    /// Rounds answered by two, of all shared IPs together.
+    pub fn by_two(&self) -> usize {
+        self.noticed.iter().map(|noticed| noticed.by_two).sum()
+    }
+
+    /// What a node answered, for all shared IPs together.
+    pub fn answers_of(&self, node: &str) -> Answers {
+        let answers = self.noticed.iter().map(|noticed| noticed.answers_of(node));
+        let none = Answers {
+            node: node.to_owned(),
+            ..Answers::default()
+        };
+        answers.fold(none, |sum, one| Answers {
+            look_up: sum.look_up + one.look_up,
+            echo: sum.echo + one.echo,
+            ordinary: sum.ordinary + one.ordinary,
+            ..sum
+        })
+    }
+
+    /// A figure of each shared IP under its family's name: `IPv4 386 ms, IPv6 380 ms`.
+    pub fn told(&self, figure: impl Fn(&Noticed) -> String) -> String {
+        let told = self
+            .noticed
+            .iter()
+            .map(|noticed| format!("{} {}", Family::from(noticed.vip), figure(noticed)));
+        told.collect::<Vec<_>>().join(", ")
+    }
+
+    fn least(&self, of: impl Fn(&Noticed) -> usize) -> usize {
+        self.noticed.iter().map(of).min().unwrap_or_default()
+    }
+
+    fn most(&self, of: impl Fn(&Noticed) -> usize) -> usize {
+        self.noticed.iter().map(of).max().unwrap_or_default()
+    }
+}
+
+impl Noticed {
+    fn of(records: &Records, now: Duration) -> Noticed {
         let rounds = &records.rounds;
         let nodes: Vec<(&str, SourceSet)> = nodes(&records.sources);
         let by_two = |set: SourceSet| nodes.iter().filter(|(_, bits)| set & bits != 0).count() > 1;
         let count = |is: &dyn Fn(&Round) -> bool| rounds.iter().filter(|round| is(round)).count();
         let answers = nodes.iter().map(|(node, bits)| Answers {
             node: (*node).to_owned(),
-            arp: count(&|round| round.arp & bits != 0),
+            look_up: count(&|round| round.look_up & bits != 0),
             echo: count(&|round| round.echo & bits != 0),
             ordinary: count(&|round| round.ordinary & bits != 0),
         });
-        let pauses = rounds
-            .windows(2)
-            .map(|pair| pair[1].sent_ns.saturating_sub(pair[0].sent_ns));
-        Report {
-            rounds: rounds.len(),
+        Noticed {
+            vip: records.vip,
             answered: count(&|round| round.answered_ns.is_some()),
             in_flight: count(&|round| {
                 round.answered_ns.is_none() && prompt(round, nanos(PATIENCE), nanos(now))
             }),
             outages: outages(rounds, now),
             missed: count(&|round| missed(round, nanos(now))),
-            by_two: count(&|round| by_two(round.arp | round.echo)),
-            arp_by_two: count(&|round| by_two(round.arp)),
+            by_two: count(&|round| by_two(round.look_up | round.echo)),
+            look_up_by_two: count(&|round| by_two(round.look_up)),
             echo_by_two: count(&|round| by_two(round.echo)),
-            arp_by_two_macs: count(&|round| round.arp.count_ones() > 1),
-            answers: answers
-                .filter(|answers| answers.arp + answers.echo + answers.ordinary > 0)
-                .collect(),
-            oddities: records.oddities.clone(),
-            longest_pause: Duration::from_nanos(pauses.max().unwrap_or_default()),
-            longest_burst: Duration::from_nanos(
-                rounds
-                    .iter()
-                    .map(|round| round.burst_ns)
-                    .max()
-                    .unwrap_or_default(),
-            ),
+            look_up_by_two_macs: count(&|round| round.look_up.count_ones() > 1),
+            answers: answers.filter(|answers| answers.all() > 0).collect(),
         }
     }
 
@@ -186,7 +281,7 @@ fn missed(round: &Round, now_ns: u64) -> bool {
     if now_ns < round.sent_ns + nanos(GIVEN_UP) {
         return false;
     }
-    let answers = (round.answered_ns, round.arp_ns, round.echo_ns);
+    let answers = (round.answered_ns, round.look_up_ns, round.echo_ns);
     let (Some(ordinary), Some(_), Some(echo)) = answers else {
         return true;
     };
@@ -216,6 +311,7 @@ mod tests {
     use pnet::util::MacAddr;
 
     const MS: u64 = 1_000_000;
+    const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 100));
 
     /// Requests 2 ms apart; each entry is the delay of its answer in ms.
     fn records(delays_ms: &[Option<u64>]) -> Records {
@@ -229,12 +325,12 @@ mod tests {
         });
         Records {
             rounds: rounds.collect(),
-            ..Records::default()
+            ..Records::new(VIP, Vec::new())
         }
     }
 
     fn told(delays_ms: &[Option<u64>], now_ms: u64) -> Vec<(u128, u128, bool)> {
-        let report = Report::of(&records(delays_ms), Duration::from_millis(now_ms));
+        let report = Noticed::of(&records(delays_ms), Duration::from_millis(now_ms));
         report
             .outages
             .iter()
@@ -291,10 +387,10 @@ mod tests {
     #[test]
     fn a_round_is_missed_when_a_question_was_lost_or_waited_alone() {
         let sent_ns = 0;
-        let round = |ordinary: Option<u64>, arp: Option<u64>, echo: Option<u64>| Round {
+        let round = |ordinary: Option<u64>, look_up: Option<u64>, echo: Option<u64>| Round {
             sent_ns,
             answered_ns: ordinary.map(|ms| ms * MS),
-            arp_ns: arp.map(|ms| ms * MS),
+            look_up_ns: look_up.map(|ms| ms * MS),
             echo_ns: echo.map(|ms| ms * MS),
             ..Round::default()
         };
@@ -329,22 +425,22 @@ mod tests {
                 0,
             )
         };
-        seen(0, Question::Arp, 1);
-        seen(0, Question::Arp, 1);
-        seen(1, Question::Arp, 1);
-        seen(1, Question::Arp, 11);
-        seen(2, Question::Arp, 1);
+        seen(0, Question::LookUp, 1);
+        seen(0, Question::LookUp, 1);
+        seen(1, Question::LookUp, 1);
+        seen(1, Question::LookUp, 11);
+        seen(2, Question::LookUp, 1);
         seen(2, Question::Echo, 2);
         seen(3, Question::Echo, 2);
         seen(3, Question::Echo, 77);
-        seen(9, Question::Arp, 1);
-        let report = Report::of(&records, Duration::ZERO);
+        seen(9, Question::LookUp, 1);
+        let report = Noticed::of(&records, Duration::ZERO);
         assert_eq!(
             (
                 report.by_two,
-                report.arp_by_two,
+                report.look_up_by_two,
                 report.echo_by_two,
-                report.arp_by_two_macs
+                report.look_up_by_two_macs
             ),
             (2, 0, 1, 1)
         );
@@ -352,13 +448,13 @@ mod tests {
             report.answers_of("n1"),
             Answers {
                 node: "n1".to_owned(),
-                arp: 3,
+                look_up: 3,
                 echo: 0,
                 ordinary: 0
             }
         );
         assert_eq!(
-            Report::of(&records.from(3), Duration::ZERO).by_two,
+            Noticed::of(&records.from(3), Duration::ZERO).by_two,
             1,
             "from round 3 on"
         );

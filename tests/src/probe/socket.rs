@@ -2,12 +2,13 @@
 
 use std::io;
 use std::mem;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::libc;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, recv, send, setsockopt, sockopt};
 
 /// Room for a burst that arrives while we are not scheduled.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -15,7 +16,7 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 /// A packet socket, bound to one interface and one EtherType. It gets frames for any MAC address, and none that the interface itself sends.
 pub struct PacketSocket(OwnedFd);
 
-/// An ICMP socket. Linux finds route and neighbour for what it sends, as for any program.
+/// An ICMP or ICMPv6 socket. Linux finds route and neighbour for what it sends, as for any program.
 pub struct IcmpSocket(OwnedFd);
 
 /// Something that can be read without waiting.
@@ -32,7 +33,7 @@ pub trait Receive: AsFd {
 }
 
 impl PacketSocket {
-    /// Opens it in the calling thread's network namespace. `ethertype` as in [`libc::ETH_P_ARP`].
+    /// Opens it in the calling thread's network namespace. `ethertype` as in [`libc::ETH_P_ARP`]; of 0 nothing is received.
     pub fn open(interface: &str, ethertype: libc::c_int) -> Result<PacketSocket> {
         let protocol = u16::try_from(ethertype)
             .context("an EtherType has 16 bits")?
@@ -66,11 +67,13 @@ impl PacketSocket {
 
 impl IcmpSocket {
     /// Opens it in the calling thread's network namespace, connected to one address.
-    pub fn connect(to: std::net::Ipv4Addr) -> Result<IcmpSocket> {
-        let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)
-            .context("opening an ICMP socket")?;
-        let [a, b, c, d] = to.octets();
-        let address = nix::sys::socket::SockaddrIn::new(a, b, c, d, 0);
+    pub fn connect(to: IpAddr) -> Result<IcmpSocket> {
+        let (family, protocol) = match to {
+            IpAddr::V4(_) => (libc::AF_INET, libc::IPPROTO_ICMP),
+            IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6),
+        };
+        let socket = socket(family, libc::SOCK_RAW, protocol).context("opening an ICMP socket")?;
+        let address = SockaddrStorage::from(SocketAddr::new(to, 0));
         nix::sys::socket::connect(socket.as_raw_fd(), &address)
             .with_context(|| format!("connecting an ICMP socket to {to}"))?;
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)

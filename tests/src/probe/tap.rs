@@ -1,6 +1,6 @@
 //! A tap on a node's interface: what reaches the node's own stack. Native XDP runs before it, so a frame that XDP answered or dropped is not seen.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ pub struct ArpTap {
 
 impl ArpTap {
     /// Starts counting requests for `address` on an interface.
-    pub fn start(netns: &Netns, interface: &str, address: Ipv4Addr) -> Result<ArpTap> {
+    pub fn start(netns: &Netns, interface: &str, address: IpAddr) -> Result<ArpTap> {
         let interface = interface.to_owned();
         let socket = netns.within(|| PacketSocket::open(&interface, libc::ETH_P_ARP))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -52,7 +52,7 @@ impl Drop for ArpTap {
     }
 }
 
-fn count(socket: &PacketSocket, address: Ipv4Addr, stopped: &AtomicBool) -> Result<usize> {
+fn count(socket: &PacketSocket, address: IpAddr, stopped: &AtomicBool) -> Result<usize> {
     let mut buffer = [0; 2048];
     let mut seen = 0;
     while !stopped.load(Ordering::SeqCst) {
@@ -66,11 +66,12 @@ fn count(socket: &PacketSocket, address: Ipv4Addr, stopped: &AtomicBool) -> Resu
     Ok(seen)
 }
 
-fn asks_for(frame: &[u8], address: Ipv4Addr) -> bool {
+fn asks_for(frame: &[u8], address: IpAddr) -> bool {
     let Some(ethernet) = EthernetPacket::new(frame) else {
         return false;
     };
     ArpPacket::new(ethernet.payload()).is_some_and(|arp| {
-        arp.get_operation() == ArpOperations::Request && arp.get_target_proto_addr() == address
+        arp.get_operation() == ArpOperations::Request
+            && IpAddr::from(arp.get_target_proto_addr()) == address
     })
 }
