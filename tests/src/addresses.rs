@@ -61,7 +61,7 @@ impl fmt::Display for Family {
 /// A number whose hexadecimal digits read as this one's decimal ones.
 const fn digits(number: u8) -> u16 {
     let number = number as u16;
-    (number / 100) << 8 | (number / 10 % 10) << 4 | number % 10
+    ((number / 100) << 8) | ((number / 10 % 10) << 4) | (number % 10)
 }
 
 #[cfg(test)]

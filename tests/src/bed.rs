@@ -17,16 +17,23 @@ use crate::node::Node;
 use crate::probe::client::TICK;
 use crate::probe::frames::Asker;
 use crate::probe::records::Source;
+use crate::probe::socket::PacketSocket;
 use crate::probe::{Plan, Probe};
 use crate::process::Process;
 use crate::run::Run;
 use crate::switch::{Interface, LAN, MGMT, Switch};
+use crate::wire::Tap;
 use crate::{privilege, say, wait};
 
-/// The shared IP of the scenarios.
-pub const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
-/// The one beside it of the other family. The nodes queue for it in the same order.
-pub const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x1000));
+/// The shared IPs of the scenarios. The nodes queue for both in the same order.
+pub const SHARED: Addresses = Addresses {
+    v4: Ipv4Addr::new(10, 77, 0, 100),
+    v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x1000),
+};
+/// The one that most scenarios do with.
+pub const VIP: IpAddr = IpAddr::V4(SHARED.v4);
+/// The one beside it of the other family.
+pub const VIP6: IpAddr = IpAddr::V6(SHARED.v6);
 /// One of each family.
 pub const BOTH: [IpAddr; 2] = [VIP, VIP6];
 const CLIENT: Addresses = Addresses::new(77, 200);
@@ -264,6 +271,28 @@ impl Bed {
             nodes: sources.collect(),
             tick,
         })
+    }
+
+    /// Listens at the switch to what every node says in the neighbour protocols.
+    pub fn tap(&self) -> Result<Tap> {
+        let mut ports = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for interface in node.on(LAN) {
+                ports.push((index, self.switch.listen(interface)?));
+            }
+        }
+        Tap::start(ports)
+    }
+
+    /// A socket that sends frames of the client's.
+    pub fn client_socket(&self) -> Result<PacketSocket> {
+        let name = &self.client_interface.name;
+        self.client.within(|| PacketSocket::open(name, 0))
+    }
+
+    /// The client's end of its cable.
+    pub fn client_interface(&self) -> &Interface {
+        &self.client_interface
     }
 
     /// The last lines of every log, for a failure's report.

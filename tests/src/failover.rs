@@ -33,6 +33,14 @@ pub struct Failover {
 
 /// Starts all agents and a probe for the first shared IP of each family, and waits until the client is served steadily; returns the node that owns them.
 pub fn up(bed: &mut Bed, config: &AgentConfig) -> Result<(usize, Probe)> {
+    let owner = agents_up(bed, config)?;
+    let probe = bed.probe(&first_of_each_family(&config.vips))?;
+    probe.steady(STEADY, SETTLED_WITHIN)?;
+    Ok((owner, probe))
+}
+
+/// Starts all agents, and waits until all agree; returns the node that owns the first shared IP of each family.
+pub fn agents_up(bed: &mut Bed, config: &AgentConfig) -> Result<usize> {
     let vips = first_of_each_family(&config.vips);
     let all: Vec<usize> = (0..bed.nodes.len()).collect();
     // With several one starts alone, and has taken up all when the others come: so a fault hits all at one instant.
@@ -51,9 +59,7 @@ pub fn up(bed: &mut Bed, config: &AgentConfig) -> Result<(usize, Probe)> {
         owners.iter().all(|(_, other)| *other == owner),
         "the shared IPs are not on one node: {owners:?}"
     );
-    let probe = bed.probe(&vips)?;
-    probe.steady(STEADY, SETTLED_WITHIN)?;
-    Ok((owner, probe))
+    Ok(owner)
 }
 
 /// Breaks the owner of all that the probe asks for, and waits until others serve the client steadily.

@@ -12,6 +12,7 @@
 //! | [`undo`], [`wall_clock`] | what others on the machine undo behind an agent's back |
 //! | [`chaos`] | random faults, several at once |
 //! | [`probe`] | outage, and rounds answered by two |
+//! | [`wire`] | the neighbour protocols' frames, as the nodes send them |
 //! | [`run`], [`privilege`], [`interrupt`], [`wait`], [`command`], [`say`] | names and leftovers of a run, what it needs, Ctrl-C, waiting, helpers |
 
 pub mod addresses;
@@ -37,4 +38,5 @@ pub mod tls;
 pub mod undo;
 pub mod wait;
 pub mod wall_clock;
+pub mod wire;
 pub mod xdp_pass;

@@ -9,6 +9,7 @@ use pnet::util::MacAddr;
 
 use crate::addresses::Addresses;
 use crate::netns::Netns;
+use crate::probe::socket::PacketSocket;
 use crate::run::Run;
 use crate::xdp_pass::XdpPass;
 
@@ -147,6 +148,17 @@ impl Switch {
         self.netns
             .ip(&["link", "set", &interface.port, "master", interface.network])
             .map(drop)
+    }
+
+    /// Listens at the port to what the machine sends.
+    pub fn listen(&self, interface: &Interface) -> Result<PacketSocket> {
+        self.netns
+            .within(|| PacketSocket::incoming(&interface.port))
+    }
+
+    /// The port's name.
+    pub fn port<'i>(&self, interface: &'i Interface) -> &'i str {
+        &interface.port
     }
 
     /// The namespace that the bridges live in.

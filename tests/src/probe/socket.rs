@@ -59,6 +59,33 @@ impl PacketSocket {
         Ok(PacketSocket(socket))
     }
 
+    /// Opens one for all that comes in by an interface, of any EtherType.
+    pub fn incoming(interface: &str) -> Result<PacketSocket> {
+        let socket = PacketSocket::open(interface, libc::ETH_P_ALL)?;
+        let on: libc::c_int = 1;
+        let length = u32::try_from(size_of_val(&on)).context("an option is small")?;
+        // SAFETY: `on` is an int of exactly `length` bytes, and outlives the call.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_IGNORE_OUTGOING,
+                (&raw const on).cast(),
+                length,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("listening to what comes in by {interface}"));
+        }
+        Ok(socket)
+    }
+
+    /// Sends a frame, or says why not.
+    pub fn try_send(&self, frame: &[u8]) -> nix::Result<()> {
+        send(self.0.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT).map(drop)
+    }
+
     /// Sends a frame. An interface that is down or full loses it, as a wire would.
     pub fn send(&self, frame: &[u8]) {
         let _ = send(self.0.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT);

@@ -21,7 +21,7 @@ const HEADER: usize = 20;
 const ICMP_MESSAGE: usize = 8 + PAYLOAD;
 
 /// Who asks about which shared IP.
-pub struct Ipv4 {
+pub(super) struct Ipv4 {
     pub mac: MacAddr,
     pub address: Ipv4Addr,
     pub nobody: Ipv4Addr,

@@ -23,7 +23,7 @@ const ICMP_MESSAGE: usize = 8 + PAYLOAD;
 const SOLICITATION: usize = 24 + 8;
 
 /// Who asks about which shared IP.
-pub struct Ipv6 {
+pub(super) struct Ipv6 {
     pub mac: MacAddr,
     pub address: Ipv6Addr,
     pub nobody: Ipv6Addr,

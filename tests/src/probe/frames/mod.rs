@@ -8,7 +8,7 @@
 //! neighbour cache.
 
 mod ipv4;
-mod ipv6;
+pub mod ipv6;
 
 use std::net::IpAddr;
 
@@ -130,7 +130,8 @@ fn round_of(mac: MacAddr) -> Option<u32> {
     ([a, b] == ROUND_MAC).then_some(u32::from_be_bytes([c, d, e, f]))
 }
 
-fn ethernet(from: MacAddr, to: MacAddr, ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
+/// A frame around a payload.
+pub fn ethernet(from: MacAddr, to: MacAddr, ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; ETHERNET + payload.len()];
     if let Some(mut ethernet) = MutableEthernetPacket::new(&mut frame) {
         ethernet.set_source(from);
