@@ -87,6 +87,11 @@ pub const ALWAYS: &[Need] = &[
         Sign::Program("ethtool"),
     ),
     apt(
+        "tcpdump",
+        "decodes what the agents and their programs send",
+        Sign::Program("tcpdump"),
+    ),
+    apt(
         "bpftool",
         "shows what is loaded in the kernel",
         Sign::Program("bpftool"),

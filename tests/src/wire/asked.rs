@@ -117,14 +117,6 @@ pub fn link_layer(kind: u8, mac: MacAddr) -> Vec<u8> {
     vec![kind, 1, a, b, c, d, e, f]
 }
 
-/// The same frame in a VLAN.
-pub fn tagged(frame: &[u8], vlan: u16) -> Vec<u8> {
-    let [high, low] = vlan.to_be_bytes();
-    let mut tagged = frame.to_vec();
-    tagged.splice(12..12, [0x81, 0x00, high, low]);
-    tagged
-}
-
 /// The same frame from another Ethernet source.
 pub fn from(mut frame: Vec<u8>, mac: MacAddr) -> Vec<u8> {
     if let Some(mut ethernet) = MutableEthernetPacket::new(&mut frame) {

@@ -1,5 +1,6 @@
 //! Taps at the switch's ports: every frame of the neighbour protocols that a node sends, whoever on it made it, XDP included.
 
+use std::fmt;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use crate::probe::socket::{PacketSocket, Receive};
 use crate::wait;
 
 /// A frame that a node sent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sent {
     /// The node, counted from 0.
     pub node: usize,
@@ -40,6 +41,17 @@ pub struct Place(usize);
 struct Shared {
     sent: Mutex<Vec<Sent>>,
     stop: AtomicBool,
+}
+
+impl fmt::Debug for Sent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sent { node, spoken, .. } = self;
+        write!(
+            formatter,
+            "node {node}, {:?} ago: {spoken:?}",
+            self.at.elapsed()
+        )
+    }
 }
 
 impl Tap {

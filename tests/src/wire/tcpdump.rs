@@ -55,7 +55,8 @@ pub fn finds_nothing_wrong(frames: &[&[u8]], file: &Path) -> Result<()> {
 
 /// What is wrong with a line of tcpdump's.
 pub fn complaint(line: &str) -> Option<&'static str> {
-    let lower = line.to_lowercase();
+    // It does not know the nonce (RFC 3971, section 5.3.2), which Linux puts in when it looks for duplicates.
+    let lower = line.to_lowercase().replace("unknown option (14)", "nonce");
     let found = COMPLAINTS.into_iter().find(|words| lower.contains(words));
     let unconfirmed = lower.contains("icmp6") && !lower.contains("[icmp6 sum ok]");
     found.or(unconfirmed.then_some("no word on the checksum"))
