@@ -322,11 +322,7 @@ impl Interfaces {
             .collect();
         let others = links.iter().filter(|link| {
             let foreign = carriers.iter().any(|carrier| *carrier != link.ifindex);
-            // What comes in by a port is its bridge's or bond's, unless it is one that routes (VRF): these
-            // alone have addresses that somebody gave them.
-            let speaks = link.master.is_none() || link.addresses.iter().any(is_given);
-            // What has no MAC, as tunnels have none, speaks no ARP.
-            foreign && !link.loopback && link.mac != [0; 6] && speaks
+            foreign && speaks(link)
         });
         let mut guards = BTreeMap::new();
         for link in others {
@@ -354,9 +350,16 @@ impl Interfaces {
     }
 }
 
-/// Linux gives each link a link-local address by itself, ports of bridges too.
-fn is_given(address: &IpNet) -> bool {
-    !matches!(address, IpNet::V6(address) if address.addr().is_unicast_link_local())
+/// Whether a link speaks ARP or ND for this host. What comes in by a port is its bridge's or bond's, unless
+/// it is one that routes (VRF): these alone have addresses that somebody gave them, for Linux gives a
+/// link-local one to ports of bridges too. What has no MAC, as tunnels have none, speaks neither.
+fn speaks(link: &Link) -> bool {
+    let is_given = |address: &IpNet| match address {
+        IpNet::V4(_) => true,
+        IpNet::V6(address) => !address.addr().is_unicast_link_local(),
+    };
+    let is_asked = link.master.is_none() || link.addresses.iter().any(is_given);
+    is_asked && !link.loopback && link.mac != [0; 6]
 }
 
 fn spec(gate: Gate, interface: &Interface) -> GateSpec {
@@ -376,5 +379,41 @@ fn spec(gate: Gate, interface: &Interface) -> GateSpec {
         mac,
         owner_mac,
         is_router: interface.is_router,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_speaks_for_this_host_only_by_an_address_that_somebody_gave_it() {
+        let port = |own: &[&str]| Link {
+            name: "p".to_owned(),
+            ifindex: 7,
+            mac: [2, 0, 0, 0, 0, 7],
+            up: true,
+            loopback: false,
+            master: Some(8),
+            addresses: own
+                .iter()
+                .map(|own| own.parse().expect("an address"))
+                .collect(),
+            shared: Vec::new(),
+            dad_failed: Vec::new(),
+        };
+        for (own, expected) in [
+            (&[][..], false),
+            (&["fe80::7/64"], false),
+            (&["fe80::7/64", "fd00::7/64"], true),
+            (&["10.0.0.7/24"], true),
+        ] {
+            assert_eq!(speaks(&port(own)), expected, "{own:?}");
+        }
+        let mut lone = port(&["fe80::7/64"]);
+        lone.master = None;
+        assert!(speaks(&lone), "an interface with IPv6 alone");
+        lone.mac = [0; 6];
+        assert!(!speaks(&lone), "a tunnel");
     }
 }
