@@ -165,7 +165,7 @@ impl Dataplane {
         wanted: DataplaneMode,
     ) -> Result<Option<Attachment>, DataplaneError> {
         for mode in Attached::BEST_FIRST {
-            let serves = mode.serves(wanted);
+            let serves = mode.serves(wanted) && !is_elsewhere(interface, mode);
             let (is_there, is_new) = match mode.xdp_mode() {
                 // It goes with all that is unused, when TC has taken its place.
                 Some(_) if wanted == DataplaneMode::Tc => (false, false),
@@ -205,6 +205,13 @@ impl Dataplane {
         let Some(xdp) = mode.xdp_mode() else {
             return self.attach_tc(interface, ifindex, Hook::Ingress).map(Ok);
         };
+        if is_elsewhere(interface, mode) {
+            return Ok(Err(NotAttached::Refused(
+                "native XDP of a bond, or of Hyper-V's NIC, runs on the interfaces below it, and takes \
+                 its frames for theirs"
+                    .to_owned(),
+            )));
+        }
         if mode == Attached::Generic && offload::strips_vlan_tags(interface) {
             return Ok(Err(NotAttached::Refused(format!(
                 "generic XDP would take tagged frames for untagged ones, for the interface strips VLAN tags \
@@ -213,4 +220,9 @@ impl Dataplane {
         }
         self.attach_xdp(interface, ifindex, xdp)
     }
+}
+
+/// Whether the program would meet the frames of another interface: it would find no gate of ours.
+fn is_elsewhere(interface: &str, mode: Attached) -> bool {
+    mode == Attached::Native && offload::hands_xdp_down(interface)
 }

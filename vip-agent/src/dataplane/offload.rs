@@ -1,4 +1,4 @@
-//! What the NIC does for the stack.
+//! What the NIC and its driver do, as ethtool tells it.
 
 use std::{ffi::c_char, io, os::fd::AsRawFd as _};
 
@@ -12,11 +12,25 @@ const GET_FLAGS: u32 = 0x25;
 /// `ETH_FLAG_RXVLAN`.
 const RX_VLAN: u32 = 1 << 8;
 
+/// `ETHTOOL_GDRVINFO`.
+const GET_DRIVER: u32 = 3;
+/// Drivers that run an interface's XDP program on others below it: a bond on its ports, Hyper-V's on a
+/// virtual function.
+const HANDING_DOWN: [&str; 2] = ["bonding", "hv_netvsc"];
+
 /// `struct ethtool_value`.
 #[repr(C)]
 struct Value {
     command: u32,
     data: u32,
+}
+
+/// `struct ethtool_drvinfo`.
+#[repr(C)]
+struct Driver {
+    command: u32,
+    name: [u8; 32],
+    rest: [u8; 160],
 }
 
 /// Whether the interface takes VLAN tags off the frames that it receives and hands them to the
@@ -25,17 +39,46 @@ pub(super) fn strips_vlan_tags(interface: &str) -> bool {
     flags(interface).is_ok_and(|flags| flags & RX_VLAN != 0)
 }
 
+/// Whether native XDP of this interface runs on others, and takes its frames for theirs. `false`
+/// where it can't be told.
+pub(super) fn hands_xdp_down(interface: &str) -> bool {
+    driver(interface).is_ok_and(|driver| HANDING_DOWN.contains(&driver.as_str()))
+}
+
 fn flags(interface: &str) -> io::Result<u32> {
+    let mut value = Value {
+        command: GET_FLAGS,
+        data: 0,
+    };
+    // SAFETY: the command reads and writes an `ethtool_value`.
+    unsafe { ask(interface, &mut value) }?;
+    Ok(value.data)
+}
+
+fn driver(interface: &str) -> io::Result<String> {
+    let mut driver = Driver {
+        command: GET_DRIVER,
+        name: [0; 32],
+        rest: [0; 160],
+    };
+    // SAFETY: the command reads and writes an `ethtool_drvinfo`.
+    unsafe { ask(interface, &mut driver) }?;
+    let name = driver.name.split(|byte| *byte == 0).next();
+    Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
+}
+
+/// Hands over a command, in whose place the answer comes.
+///
+/// # Safety
+///
+/// `T` must be what the command at its beginning reads and writes.
+unsafe fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
     let any = socket(
         AddressFamily::Inet,
         SockType::Datagram,
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    let mut value = Value {
-        command: GET_FLAGS,
-        data: 0,
-    };
     let mut name = [0; libc::IFNAMSIZ];
     for (place, byte) in name.iter_mut().zip(interface.bytes()) {
         *place = c_char::from_ne_bytes([byte]);
@@ -43,14 +86,14 @@ fn flags(interface: &str) -> io::Result<u32> {
     let mut request = libc::ifreq {
         ifr_name: name,
         ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_data: std::ptr::from_mut(&mut value).cast(),
+            ifru_data: std::ptr::from_mut(command).cast(),
         },
     };
-    // SAFETY: the kernel reads the request and the value that it points to, and writes the value;
-    // both outlive the call.
+    // SAFETY: the kernel reads the request, and reads and writes what it points to as far as the
+    // caller vouches for; both outlive the call.
     let failed = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     if failed != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(value.data)
+    Ok(())
 }

@@ -15,6 +15,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sends and hears by an interface.
 pub struct Wire {
+    pub name: String,
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
 }
@@ -36,7 +37,11 @@ impl Wire {
             ..Config::default()
         };
         match datalink::channel(&interface, config).expect("root may") {
-            Channel::Ethernet(sender, receiver) => Self { sender, receiver },
+            Channel::Ethernet(sender, receiver) => Self {
+                name: name.to_owned(),
+                sender,
+                receiver,
+            },
             _ => unreachable!("a veth is Ethernet"),
         }
     }

@@ -13,7 +13,7 @@ use crate::run::{self, Failure};
 use crate::tool;
 
 /// What the tests call beside themselves.
-const TOOLS: &[&str] = &["ip", "tc"];
+const TOOLS: &[&str] = &["ip", "tc", "ethtool"];
 
 pub fn write(image: &Path, kernel: &Unpacked, programs: &Programs) -> Result<(), Failure> {
     let file = File::create(image).map_err(|error| failed("write", image, &error))?;
