@@ -19,7 +19,7 @@ use aya::{
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use stage::{
-    INTERFACE, foreign_xdp, ip, open, staged, strip_vlan_tags,
+    INTERFACE, foreign_xdp, has_tcx, ip, open, staged, strip_vlan_tags,
     wire::{PATIENCE, Wire},
 };
 use vip_agent::dataplane::{
@@ -45,6 +45,16 @@ fn link_id(bpf_dir: &Path, pin: &str) -> (u32, u32) {
         .info()
         .expect("the kernel knows it");
     (info.id(), info.program_id())
+}
+
+/// The links of an interface that is attached natively: a TC program has one where there is TCX.
+fn pins_of(ifindex: u32) -> Vec<String> {
+    let hooks = ["xdp-native", "egress"];
+    let hooks = &hooks[..if has_tcx() { 2 } else { 1 }];
+    hooks
+        .iter()
+        .map(|hook| format!("{INTERFACE}-{ifindex}-{hook}"))
+        .collect()
 }
 
 fn clean_up(bpf_dir: &Path) {
@@ -143,10 +153,8 @@ fn a_second_start_swaps_the_programs_in_place_and_finds_the_gates() {
             owner_mac: [0; 6],
             is_router: false,
         };
-        let pins = [
-            format!("{INTERFACE}-{ifindex}-xdp-native"),
-            format!("{INTERFACE}-{ifindex}-egress"),
-        ];
+        let pins = pins_of(ifindex);
+        let links = || -> Vec<_> { pins.iter().map(|pin| link_id(bpf_dir, pin)).collect() };
         let mut first = open(bpf_dir);
         let attachment = first
             .attach(INTERFACE, ifindex, DataplaneMode::Auto)
@@ -155,7 +163,7 @@ fn a_second_start_swaps_the_programs_in_place_and_finds_the_gates() {
         assert_eq!(attachment.why_not_better, None);
         first.put_gate(vip, gate).expect("there is room");
         first.set_lease_deadline_ns(12345);
-        let before = pins.each_ref().map(|pin| link_id(bpf_dir, pin));
+        let before = links();
         // As if the process had died: nothing is closed.
         drop(first);
         assert!(
@@ -173,7 +181,7 @@ fn a_second_start_swaps_the_programs_in_place_and_finds_the_gates() {
         second
             .attach(INTERFACE, ifindex, DataplaneMode::Auto)
             .expect("it adopts");
-        let after = pins.each_ref().map(|pin| link_id(bpf_dir, pin));
+        let after = links();
         for ((link, program), (adopted_link, swapped_program)) in before.iter().zip(&after) {
             assert_eq!(link, adopted_link, "the link is the same one");
             assert_ne!(program, swapped_program, "with another program in it");
@@ -277,7 +285,9 @@ fn tc_stays_tc_at_the_next_start_unless_another_mode_is_asked_for() {
             assert_eq!(attachment.mode, expected, "{mode}");
             dataplane.drop_unused_links().expect("they can go");
             let links = fs::read_dir(bpf_dir.join("links")).expect("they are pinned");
-            assert_eq!(links.count(), 2, "{mode}: one for each side");
+            let fences = usize::from(has_tcx());
+            let answers = if expected == Attached::Tc { fences } else { 1 };
+            assert_eq!(links.count(), fences + answers, "{mode}: one for each side");
             attachment.why_not_better
         };
         assert_eq!(attach(DataplaneMode::Tc, Attached::Tc), None);
@@ -315,19 +325,19 @@ fn pins_that_somebody_removed_are_made_again() {
             .attach(INTERFACE, ifindex, DataplaneMode::Auto)
             .expect("it attaches");
         assert!(dataplane.look_after().is_empty());
-        let egress = format!("{INTERFACE}-{ifindex}-egress");
-        let link = link_id(bpf_dir, &egress);
+        let pin = pins_of(ifindex).pop().expect("there are some");
+        let link = link_id(bpf_dir, &pin);
 
         fs::remove_dir_all(maps_of(bpf_dir, ABI_VERSION)).expect("it is there");
-        fs::remove_file(bpf_dir.join("links").join(&egress)).expect("it is there");
+        fs::remove_file(bpf_dir.join("links").join(&pin)).expect("it is there");
         let amiss = dataplane.look_after();
         assert!(matches!(&amiss[..], [Amiss::PinsRestored(_)]), "{amiss:?}");
-        assert_eq!(link_id(bpf_dir, &egress), link, "the same link");
+        assert_eq!(link_id(bpf_dir, &pin), link, "the same link");
 
         fs::remove_dir_all(bpf_dir).expect("it is there");
         let amiss = dataplane.look_after();
         assert!(matches!(&amiss[..], [Amiss::PinsRestored(_)]), "{amiss:?}");
-        assert_eq!(link_id(bpf_dir, &egress), link, "the same link");
+        assert_eq!(link_id(bpf_dir, &pin), link, "the same link");
         assert!(
             matches!(
                 Dataplane::open(bpf_dir, false).map(|_| ()),
@@ -380,7 +390,7 @@ fn an_interface_is_known_by_its_index_when_it_is_called_something_else() {
             .attach("x", ifindex, DataplaneMode::Auto)
             .expect("its programs are its own");
         let pins = fs::read_dir(bpf_dir.join("links")).expect("it is there");
-        assert_eq!(pins.count(), 2, "one XDP, one egress");
+        assert_eq!(pins.count(), pins_of(ifindex).len(), "one of each");
     });
 }
 
@@ -456,11 +466,9 @@ fn an_older_version_is_taken_over_from_in_place() {
         let gates = [(opened, u64::MAX), (shut, 0), (lost, u64::MAX)];
         let mut older = Older::make(bpf_dir, ifindex, &gates);
         older.lease.set(0, 12345, 0).expect("entry 0 is there");
-        let pins = [
-            format!("{INTERFACE}-{ifindex}-xdp-native"),
-            format!("{INTERFACE}-{ifindex}-egress"),
-        ];
-        let before = pins.each_ref().map(|pin| link_id(bpf_dir, pin));
+        let pins = pins_of(ifindex);
+        let links = || -> Vec<_> { pins.iter().map(|pin| link_id(bpf_dir, pin)).collect() };
+        let before = links();
 
         let mut dataplane = open(bpf_dir);
         assert_eq!(dataplane.lease_deadline_ns(), 12345);
@@ -497,7 +505,7 @@ fn an_older_version_is_taken_over_from_in_place() {
         assert!(maps_of(bpf_dir, OLDER).exists());
         dataplane.drop_unused_links().expect("nothing is unused");
         assert!(!maps_of(bpf_dir, OLDER).exists());
-        let after = pins.each_ref().map(|pin| link_id(bpf_dir, pin));
+        let after = links();
         for ((link, program), (adopted_link, swapped_program)) in before.iter().zip(&after) {
             assert_eq!(link, adopted_link, "the link is the same one");
             assert_ne!(program, swapped_program, "with another program in it");

@@ -7,6 +7,7 @@ pub mod vlan;
 pub mod wire;
 
 use std::{
+    fs,
     path::Path,
     process::Command,
     sync::{Mutex, PoisonError},
@@ -119,6 +120,16 @@ pub fn foreign_xdp(interface: &str, mode: XdpMode) -> Ebpf {
     program.load().expect("it loads");
     program.attach(interface, mode).expect("it attaches");
     foreign
+}
+
+/// Whether this kernel has TCX, and so links of TC programs.
+pub fn has_tcx() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("it can be read");
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap_or(0_u32));
+    let version = (numbers.next(), numbers.next());
+    version >= (Some(6), Some(6))
 }
 
 /// The programs, loaded.

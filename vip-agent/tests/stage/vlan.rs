@@ -5,7 +5,9 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
-use nix::libc;
+use nix::{libc, net::if_::if_indextoname};
+
+use super::{has_tcx, tc};
 
 const PROG_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
@@ -14,8 +16,38 @@ const TCX_EGRESS: u32 = 47;
 /// The helper `bpf_skb_vlan_push`.
 const VLAN_PUSH: u64 = 18;
 
-/// Attaches it to an interface's egress until what is returned is dropped.
-pub fn push_on_egress(ifindex: u32, vid: u16) -> [OwnedFd; 2] {
+/// Attached for as long as it lives.
+pub enum Pushing {
+    Link([OwnedFd; 2]),
+    /// The interface whose qdisc does it.
+    Qdisc(String),
+}
+
+impl Drop for Pushing {
+    fn drop(&mut self) {
+        if let Self::Qdisc(interface) = self {
+            tc(&["qdisc", "del", "dev", interface, "clsact"]);
+        }
+    }
+}
+
+/// Attaches it to an interface's egress: where there is no TCX, as an action of a filter.
+pub fn push_on_egress(ifindex: u32, vid: u16) -> Pushing {
+    if has_tcx() {
+        return Pushing::Link(by_program(ifindex, vid));
+    }
+    let interface = if_indextoname(ifindex).expect("it is there");
+    let interface = interface.into_string().expect("it is ASCII");
+    let vid = vid.to_string();
+    tc(&["qdisc", "add", "dev", &interface, "clsact"]);
+    tc(&[
+        "filter", "add", "dev", &interface, "egress", "matchall", "action", "vlan", "push", "id",
+        &vid,
+    ]);
+    Pushing::Qdisc(interface)
+}
+
+fn by_program(ifindex: u32, vid: u16) -> [OwnedFd; 2] {
     // In the encoding of RFC 9669: r2 = 0x8100 in network byte order, r3 = vid, call, r0 = next, exit.
     let instructions = [
         0x0000_0081_0000_02b7,

@@ -21,6 +21,8 @@ const WANTED: &[&str] = &[
     "sch_ingress",
     "cls_bpf",
     "cls_u32",
+    "cls_matchall",
+    "act_vlan",
     "tcp_diag",
     "udp_diag",
 ];
