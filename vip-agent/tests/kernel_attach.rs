@@ -19,7 +19,7 @@ use aya::{
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use stage::{
-    INTERFACE, foreign_xdp, has_tcx, ip, open, staged, strip_vlan_tags,
+    INTERFACE, foreign_xdp, has_tcx, ip, open, staged, strip_vlan_tags, times,
     wire::{PATIENCE, Wire},
 };
 use vip_agent::dataplane::{
@@ -738,9 +738,9 @@ fn counters_start_at_zero_for_a_vip_that_gets_a_row_that_was_in_use() {
 /// IP's: a follower would answer.
 #[test]
 fn a_gate_is_never_seen_as_another_ones() {
-    const RUNS: u32 = 30_000_000;
     const LOOPBACK: u32 = 1;
     staged(|bpf_dir, _| {
+        let runs = times(30_000_000);
         let mut dataplane = open(bpf_dir);
         let (closed, opened) = ([10, 0, 0, 100].into(), [10, 0, 0, 101].into());
         let gate = |deadline_ns, epoch, owner| GateSpec {
@@ -765,7 +765,7 @@ fn a_gate_is_never_seen_as_another_ones() {
             }
         };
         put(0);
-        let running = runs_of_a_request(bpf_dir, RUNS);
+        let running = runs_of_a_request(bpf_dir, runs);
         let mut epoch = 0;
         while !running.is_finished() {
             epoch += 1;
@@ -774,7 +774,7 @@ fn a_gate_is_never_seen_as_another_ones() {
         running.join().expect("the kernel runs it");
         assert!(epoch > 100, "hardly any change was made meanwhile: {epoch}");
         let counted = [closed, opened].map(|vip| dataplane.counters(vip).expect("it has a row"));
-        assert_eq!(counted[0].stale, u64::from(RUNS), "{counted:?}");
+        assert_eq!(counted[0].stale, u64::from(runs), "{counted:?}");
         assert_eq!(counted[1], Counters::default());
         dataplane.close().expect("all of it can go");
     });

@@ -12,7 +12,7 @@ use std::{
 
 use nix::libc;
 use stage::{
-    INTERFACE, PEER, ip, staged, tc,
+    INTERFACE, PEER, ip, staged, tc, times,
     wire::{PATIENCE, Wire},
 };
 use vip_agent::dataplane::{Amiss, Dataplane, DataplaneError, DataplaneMode, GateSpec, Leftovers};
@@ -114,7 +114,6 @@ fn a_second_start_changes_the_programs_in_place_and_the_end_leaves_nothing() {
 
 #[test]
 fn a_shut_gate_lets_no_frame_out_while_the_program_is_changed() {
-    const STARTS: u32 = 30;
     static IS_OVER: AtomicBool = AtomicBool::new(false);
     static FENCED: AtomicU32 = AtomicU32::new(0);
     staged(|bpf_dir, ifindex| {
@@ -133,7 +132,7 @@ fn a_shut_gate_lets_no_frame_out_while_the_program_is_changed() {
             }
             wire
         });
-        for _ in 0..STARTS {
+        for _ in 0..times(30) {
             let before = FENCED.load(Ordering::Relaxed);
             attach(&mut open(bpf_dir), ifindex);
             let deadline = Instant::now() + PATIENCE;

@@ -132,6 +132,16 @@ pub fn has_tcx() -> bool {
     version >= (Some(6), Some(6))
 }
 
+/// Of what is done so often on a machine, how often on this one: much less often in the emulated one of
+/// `cargo xtask test-kernels`, where each takes many times as long.
+pub fn times(often: u32) -> u32 {
+    if std::env::var_os("VIP_TEST_EMULATED").is_some() {
+        often / 10
+    } else {
+        often
+    }
+}
+
 /// The programs, loaded.
 pub fn open(bpf_dir: &Path) -> Dataplane {
     Dataplane::open(bpf_dir, false).expect("the programs load")

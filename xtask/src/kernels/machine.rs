@@ -19,15 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// NICs: two on one wire, then three on another, for a bond of two and its client.
 const WIRES: &[usize] = &[2, 3];
 
-/// Shows what the machine says, and returns the last of it.
-pub fn boot(kernel: &Path, image: &Path) -> Result<String, Failure> {
+/// Shows what the machine says, behind its name, and returns the last of it.
+pub fn boot(name: &str, kernel: &Path, image: &Path) -> Result<String, Failure> {
     let mut machine = Machine::start(kernel, image)?;
     let lines = machine.lines();
     let deadline = Instant::now() + PATIENCE;
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
-                println!("  {line}");
+                println!("{name}: {line}");
                 if line == PASSED || line.starts_with(FAILED) {
                     return Ok(line);
                 }
