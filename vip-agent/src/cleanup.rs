@@ -115,6 +115,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        config::Probing,
         dataplane::DataplaneMode,
         net::stage::{ip, runtime, staged},
     };
@@ -140,6 +141,7 @@ mod tests {
                 let configured = InterfaceConfig {
                     name: "va".to_owned(),
                     dataplane: DataplaneMode::Kernel,
+                    probe: Probing::default(),
                     vips: vec![ours, by_hand, ours6, by_hand6],
                 };
                 let cleaned = clean_up(&state, &pins, slice::from_ref(&configured))

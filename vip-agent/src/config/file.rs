@@ -20,6 +20,7 @@ pub(super) struct FileConfig {
     pub etcd: Option<FileEtcd>,
     pub lease: Option<FileLease>,
     pub on_stop: Option<Text>,
+    pub on_conflict: Option<Text>,
     #[serde(default)]
     pub interfaces: Vec<FileInterface>,
     pub state_dir: Option<Text>,
@@ -62,6 +63,7 @@ pub(super) struct FileLease {
 pub(super) struct FileInterface {
     pub interface: Text,
     pub dataplane: Option<Text>,
+    pub probe: Option<Text>,
     pub vip: Option<FileVip>,
     pub vips: Option<Vec<FileVip>>,
 }

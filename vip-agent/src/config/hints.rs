@@ -7,9 +7,9 @@ pub(super) fn meant(field: &str, expected: &[&str]) -> Option<String> {
         "ca" | "cert" | "key" => Some("etcd.tls"),
         "password-file" => Some("etcd.user"),
         "ttl" => Some("lease"),
-        "interface" | "dataplane" | "vip" | "vips" => Some("interfaces"),
+        "interface" | "dataplane" | "probe" | "vip" | "vips" => Some("interfaces"),
         "ip" => Some("vip"),
-        "node" | "lease" | "on-stop" | "state-dir" | "bpf-dir" => Some("the top"),
+        "node" | "lease" | "on-stop" | "on-conflict" | "state-dir" | "bpf-dir" => Some("the top"),
         _ => None,
     };
     if let Some(home) = home {

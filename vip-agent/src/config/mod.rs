@@ -33,6 +33,8 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// What SIGTERM and SIGINT mean.
     pub on_stop: OnStop,
+    /// What becomes of a shared IP that another machine claims.
+    pub on_conflict: OnConflict,
     /// The interfaces, each with its shared IPs.
     pub interfaces: Vec<InterfaceConfig>,
     /// For the socket, the lock, the instance and the lease.
@@ -100,6 +102,26 @@ pub enum OnStop {
     Hold,
 }
 
+/// What becomes of a shared IP that a machine claims which is no member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnConflict {
+    /// The owner announces it again.
+    #[default]
+    Defend,
+    /// The owner gives it up, and nobody claims it while the other machine is heard.
+    Yield,
+}
+
+/// Whether the network is asked who has an address before a first claim of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Probing {
+    /// It is asked.
+    #[default]
+    On,
+    /// It is not: a proxy there answers for every address.
+    Off,
+}
+
 /// An interface that carries shared IPs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceConfig {
@@ -107,6 +129,8 @@ pub struct InterfaceConfig {
     pub name: String,
     /// How its frames are handled.
     pub dataplane: DataplaneMode,
+    /// Whether a shared IP is asked for there before the first claim.
+    pub probe: Probing,
     /// The shared IPs on it, at least one.
     pub vips: Vec<IpAddr>,
 }
@@ -115,6 +139,11 @@ impl InterfaceConfig {
     /// Whether the kernel enforces gates there.
     pub fn is_fenced(&self) -> bool {
         self.dataplane != DataplaneMode::Kernel
+    }
+
+    /// Whether the network is asked before a first claim: without a program nobody would tell of answers.
+    pub fn is_probed(&self) -> bool {
+        self.is_fenced() && self.probe == Probing::On
     }
 }
 
@@ -133,6 +162,9 @@ pub struct Flags {
     /// How the frames of --interface are handled
     #[arg(long, value_name = "MODE", requires = "interface")]
     pub dataplane: Option<DataplaneMode>,
+    /// Whether the network of --interface is asked who has a shared IP, before the first claim [default: on]
+    #[arg(long, value_name = "WHETHER", requires = "interface")]
+    pub probe: Option<Probing>,
     /// An etcd endpoint, such as http://10.0.0.11:2379; may be given more than once
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub etcd: Vec<String>,
@@ -145,6 +177,9 @@ pub struct Flags {
     /// What SIGTERM and SIGINT mean [default: release]
     #[arg(long, value_name = "WHAT")]
     pub on_stop: Option<OnStop>,
+    /// What becomes of a shared IP that another machine claims [default: defend]
+    #[arg(long, value_name = "WHAT")]
+    pub on_conflict: Option<OnConflict>,
     /// For socket, lock, instance and lease [default: /run/vip-agent]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -189,6 +224,7 @@ impl Config {
                     place: Place::Flag("--interface"),
                 },
                 flags.dataplane.unwrap_or_default(),
+                flags.probe.unwrap_or_default(),
                 flags
                     .vip
                     .iter()
@@ -225,6 +261,10 @@ impl Config {
             Some(on_stop) => on_stop,
             None => validate::on_stop(file.on_stop.map(in_file))?,
         };
+        let on_conflict = match flags.on_conflict {
+            Some(on_conflict) => on_conflict,
+            None => validate::on_conflict(file.on_conflict.map(in_file))?,
+        };
         let directory = |flag: &Option<PathBuf>, name, text: Option<Text>| match flag {
             Some(path) => Some(Written {
                 value: path.clone(),
@@ -247,6 +287,7 @@ impl Config {
             },
             lease_ttl: validate::ttl(ttl, &interfaces)?,
             on_stop,
+            on_conflict,
             state_dir: validate::state_dir(state_dir)?,
             bpf_dir: validate::bpf_dir(bpf_dir)?,
             interfaces: validate::unlike(interfaces)?,
@@ -277,9 +318,11 @@ fn file_interfaces(
                 (None, vips) => vips.unwrap_or_default(),
             };
             let mode = validate::dataplane(one.dataplane.map(in_file))?;
+            let probe = validate::probe(one.probe.map(in_file))?;
             validate::interface(
                 name,
                 mode,
+                probe,
                 vips.into_iter().map(|vip| in_file(vip.ip)).collect(),
             )
         })

@@ -43,11 +43,13 @@ fn a_good_file_says_what_it_says() {
     assert_eq!(config.etcd.prefix, "/vip-agent");
     assert_eq!(config.lease_ttl, Duration::from_secs(2));
     assert_eq!(config.on_stop, OnStop::Release);
+    assert_eq!(config.on_conflict, OnConflict::Defend);
     assert_eq!(config.state_dir, Path::new("/run/vip-agent"));
     assert_eq!(config.bpf_dir, Path::new("/sys/fs/bpf/vip-agent"));
     let interface = InterfaceConfig {
         name: "eth0".to_owned(),
         dataplane: DataplaneMode::Auto,
+        probe: Probing::On,
         vips: vec![IpAddr::from([10, 0, 0, 100])],
     };
     assert_eq!(config.interfaces, [interface]);
@@ -61,6 +63,8 @@ fn flags_go_before_the_file() {
         ttl: Some("5s".to_owned()),
         etcd: vec!["http://10.0.0.12:2379".to_owned()],
         on_stop: Some(OnStop::Hold),
+        on_conflict: Some(OnConflict::Yield),
+        probe: Some(Probing::Off),
         ..flags("eth1", "10.0.0.200")
     };
     let file = file::parse(path, GOOD).expect("it is good");
@@ -69,8 +73,26 @@ fn flags_go_before_the_file() {
     assert_eq!(config.lease_ttl, Duration::from_secs(5));
     assert_eq!(config.etcd.endpoints, ["http://10.0.0.12:2379"]);
     assert_eq!(config.on_stop, OnStop::Hold);
+    assert_eq!(config.on_conflict, OnConflict::Yield);
     assert_eq!(config.interfaces.len(), 1);
+    assert_eq!(config.interfaces[0].probe, Probing::Off);
     assert_eq!(config.interfaces[0].name, "eth1");
+}
+
+#[test]
+fn what_becomes_of_conflicts_is_read() {
+    let text = GOOD.replace("    vip:", "    probe: off\n    vip:");
+    let config = read(&format!("{text}on-conflict: yield\n")).expect("it is good");
+    assert_eq!(config.on_conflict, OnConflict::Yield);
+    assert_eq!(config.interfaces[0].probe, Probing::Off);
+    assert!(!config.interfaces[0].is_probed());
+}
+
+#[test]
+fn nobody_asks_where_no_program_hears_the_answer() {
+    let text = GOOD.replace("    vip:", "    dataplane: kernel\n    probe: on\n    vip:");
+    let config = read(&text.replace("2s", "3s")).expect("it is good");
+    assert!(!config.interfaces[0].is_probed());
 }
 
 #[test]
@@ -109,7 +131,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "lease:",
         "leese:",
-        "a.yaml:4:1: unknown key `leese`; did you mean `lease`? known here: node, etcd, lease, on-stop, interfaces, state-dir, bpf-dir",
+        "a.yaml:4:1: unknown key `leese`; did you mean `lease`? known here: node, etcd, lease, on-stop, on-conflict, interfaces, state-dir, bpf-dir",
     ),
     (
         "ttl: 2s",
@@ -263,6 +285,16 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "lease:",
+        "on-conflict: fight\nlease:",
+        "a.yaml:4:14: on-conflict `fight`: write defend, yield",
+    ),
+    (
+        "    vip:",
+        "    probe: maybe\n    vip:",
+        "a.yaml:7:12: probe `maybe`: write on, off",
+    ),
+    (
+        "lease:",
         "on-stop: explode\nlease:",
         "a.yaml:4:10: on-stop `explode`: write release, hold",
     ),
@@ -314,12 +346,12 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "lease:",
         "frobnicate: 1\nlease:",
-        "a.yaml:4:1: unknown key `frobnicate`; known here: node, etcd, lease, on-stop, interfaces, state-dir, bpf-dir",
+        "a.yaml:4:1: unknown key `frobnicate`; known here: node, etcd, lease, on-stop, on-conflict, interfaces, state-dir, bpf-dir",
     ),
     (
         "    vip:",
         "    VIP:",
-        "a.yaml:7:5: unknown key `VIP`; did you mean `vip`? known here: interface, dataplane, vip, vips",
+        "a.yaml:7:5: unknown key `VIP`; did you mean `vip`? known here: interface, dataplane, probe, vip, vips",
     ),
     (
         "lease:",
@@ -419,12 +451,12 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "lease:",
         "ttl: 2s\nlease:",
-        "a.yaml:4:1: unknown key `ttl`; it belongs under `lease`: `lease: { ttl: 3s }`; known here: node, etcd, lease, on-stop, interfaces, state-dir, bpf-dir",
+        "a.yaml:4:1: unknown key `ttl`; it belongs under `lease`: `lease: { ttl: 3s }`; known here: node, etcd, lease, on-stop, on-conflict, interfaces, state-dir, bpf-dir",
     ),
     (
         "    vip: { ip: 10.0.0.100 }",
         "    vip:\n    ip: 10.0.0.100",
-        "a.yaml:8:5: unknown key `ip`; it belongs under `vip`: `vip: { ip: 10.0.0.100 }`; known here: interface, dataplane, vip, vips",
+        "a.yaml:8:5: unknown key `ip`; it belongs under `vip`: `vip: { ip: 10.0.0.100 }`; known here: interface, dataplane, probe, vip, vips",
     ),
     (
         "lease:",
@@ -434,7 +466,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "  - interface: eth0",
         "  - name: eth0",
-        "a.yaml:6:5: unknown key `name`; did you mean `interface`? known here: interface, dataplane, vip, vips",
+        "a.yaml:6:5: unknown key `name`; did you mean `interface`? known here: interface, dataplane, probe, vip, vips",
     ),
     (
         "  - interface: eth0\n    vip",

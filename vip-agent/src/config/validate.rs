@@ -12,8 +12,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Identity, InterfaceConfig, OnStop, PemKind,
-    Place, Tls, User, Written,
+    ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Identity, InterfaceConfig, OnConflict, OnStop,
+    PemKind, Place, Probing, Tls, User, Written,
 };
 use crate::dataplane::DataplaneMode;
 
@@ -33,6 +33,7 @@ const LONGEST_INTERFACE_NAME: usize = 15;
 pub(super) struct Checked {
     name: Written,
     dataplane: DataplaneMode,
+    probe: Probing,
     vips: Vec<Written<IpAddr>>,
 }
 
@@ -117,6 +118,7 @@ pub(super) fn node(written: Option<Written>) -> Result<String, ConfigError> {
 pub(super) fn interface(
     name: Written,
     dataplane: DataplaneMode,
+    probe: Probing,
     vips: Vec<Written>,
 ) -> Result<Checked, ConfigError> {
     let wrong = |why: &str| {
@@ -146,6 +148,7 @@ pub(super) fn interface(
     Ok(Checked {
         name,
         dataplane,
+        probe,
         vips,
     })
 }
@@ -156,6 +159,14 @@ pub(super) fn dataplane(written: Option<Written>) -> Result<DataplaneMode, Confi
 
 pub(super) fn on_stop(written: Option<Written>) -> Result<OnStop, ConfigError> {
     choice(written, "on-stop")
+}
+
+pub(super) fn on_conflict(written: Option<Written>) -> Result<OnConflict, ConfigError> {
+    choice(written, "on-conflict")
+}
+
+pub(super) fn probe(written: Option<Written>) -> Result<Probing, ConfigError> {
+    choice(written, "probe")
 }
 
 pub(super) fn prefix(written: Option<Written>) -> Result<String, ConfigError> {
@@ -346,6 +357,7 @@ pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, C
         .map(|one| InterfaceConfig {
             name: one.name.value,
             dataplane: one.dataplane,
+            probe: one.probe,
             vips: one.vips.into_iter().map(|vip| vip.value).collect(),
         })
         .collect())

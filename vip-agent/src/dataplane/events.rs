@@ -19,6 +19,16 @@ impl Events {
             .map_err(|error| DataplaneError::io(names::EVENTS)(error.into()))
     }
 
+    pub fn at_hand(&mut self) -> Option<Event> {
+        let buffer = self.0.get_mut();
+        while let Some(item) = buffer.next() {
+            if let Some(event) = parse(&item) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
     pub async fn next(&mut self) -> Result<Event, DataplaneError> {
         loop {
             let mut ready = self

@@ -294,6 +294,11 @@ impl Dataplane {
         self.events.next().await
     }
 
+    /// The next event, if one is there already.
+    pub fn event_at_hand(&mut self) -> Option<Event> {
+        self.events.at_hand()
+    }
+
     /// Detaches and unpins everything, and removes the directory.
     pub fn close(self) -> Result<(), DataplaneError> {
         let Self {

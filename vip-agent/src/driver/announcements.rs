@@ -43,6 +43,17 @@ impl Announcements {
         self.schedules.remove(&vip);
     }
 
+    /// Asks once whether anybody has it.
+    pub fn probe(&self, vip: IpAddr, interfaces: &Interfaces) {
+        let link = interfaces.of(vip).and_then(|one| one.link.as_ref());
+        let Some(link) = link else {
+            return;
+        };
+        if let Err(error) = self.announcer.probe(link.ifindex, link.mac, vip) {
+            tracing::debug!(%vip, interface = link.name, %error, "not asked for");
+        }
+    }
+
     pub fn next_due(&self) -> Option<BootInstant> {
         self.schedules.values().map(Schedule::next_due).min()
     }

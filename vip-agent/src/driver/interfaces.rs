@@ -197,6 +197,23 @@ impl Interfaces {
         link.is_some_and(|link| link.dad_failed.contains(&vip))
     }
 
+    /// Whether this link is the one that carries a shared IP.
+    pub fn carries(&self, ifindex: u32, vip: IpAddr) -> bool {
+        let link = self.of(vip).and_then(|interface| interface.link.as_ref());
+        link.is_some_and(|link| link.ifindex == ifindex)
+    }
+
+    /// The name of a link that carries shared IPs or is guarded, else its index.
+    pub fn name_of(&self, ifindex: u32) -> String {
+        let links = self.all.iter().filter_map(|one| one.link.as_ref());
+        let carriers = links.map(|link| (link.ifindex, &link.name));
+        let guards = self.guards.iter().map(|(ifindex, name)| (*ifindex, name));
+        let mut known = carriers.chain(guards);
+        known
+            .find(|(one, _)| *one == ifindex)
+            .map_or_else(|| ifindex.to_string(), |(_, name)| name.clone())
+    }
+
     /// Every shared IP with our MAC on its interface, if that can serve.
     pub fn fitness(&self) -> impl Iterator<Item = (IpAddr, Option<Mac>)> {
         self.all.iter().flat_map(|interface| {

@@ -86,6 +86,8 @@ pub(super) fn write(report: &Report, is_fenced: impl Fn(IpAddr) -> bool) {
                 "our name is taken by what this machine seems to have left; waiting for its lease to end"
             );
         }
+        // With what only the driver knows of it.
+        Report::Conflict { .. } => {}
         Report::Doubt { vip, cause } => {
             tracing::warn!(%vip, cause, "a transaction was not answered; looking what came of it");
         }

@@ -13,6 +13,7 @@
 mod addresses;
 mod advice;
 mod announcements;
+mod conflicts;
 mod duplicates;
 mod interfaces;
 mod log;
@@ -36,14 +37,16 @@ use crate::{
     clock,
     config::{Config, OnStop},
     dataplane::{self, Dataplane},
-    election::{Action, BootInstant, Election, Event, Exit, Stop},
+    election::{Action, BootInstant, Election, Event, Exit, Mac, Report, Stop},
     net::{self, Announcer, LinkMonitor, Removed},
     state::StateDir,
+    status::ConflictResponse,
     store::{Store, StoreEvent},
 };
 use addresses::{Addresses, Answer, Outcome};
 use advice::Advice;
 use announcements::Announcements;
+use conflicts::Conflicts;
 use duplicates::Duplicates;
 use interfaces::{Interface, Interfaces};
 use neighbours::Neighbours;
@@ -66,6 +69,7 @@ struct Driver {
     interfaces: Interfaces,
     addresses: Addresses,
     announcements: Announcements,
+    conflicts: Conflicts,
     since: Since,
     upkeep: Upkeep,
     advice: Advice,
@@ -163,10 +167,7 @@ impl Driver {
                 }
                 Input::Address(answer) => self.take_in_answer(answer)?,
                 Input::LinksChanged(removed) => self.look_at_interfaces(&removed).await?,
-                Input::Kernel(event) => {
-                    self.note_kernel_event(event);
-                    None
-                }
+                Input::Kernel(event) => self.take_in_kernel_event(event)?,
                 Input::Status(request) => {
                     let links = net::links().await.unwrap_or_default();
                     // Who asked may have left.
@@ -247,12 +248,16 @@ impl Driver {
             Action::RemoveAddress(vip) => self.addresses.remove(vip, &self.interfaces),
             Action::Announce(vip) => self.announcements.begin(vip, &self.interfaces),
             Action::Silence(vip) => self.announcements.end(vip),
+            Action::Probe(vip) => self.announcements.probe(vip, &self.interfaces),
             Action::Remember(lease) => self.remember(lease),
             Action::Report(report) => {
                 let interfaces = &self.interfaces;
                 log::write(&report, |vip| {
                     interfaces.of(vip).is_none_or(Interface::is_fenced)
                 });
+                if let Report::Conflict { vip, response, .. } = report {
+                    self.answer_conflict(vip, response.into());
+                }
                 self.since.note(&report);
             }
             other => unreachable!("{other:?} is the store's or the loop's"),
@@ -273,6 +278,12 @@ impl Driver {
             && let Some(exit) = self.look_after().await?
         {
             return Ok(Some(exit));
+        }
+        // A tick says that all is told: what came while the loop was busy, or the process stopped, too.
+        while let Some(event) = self.dataplane.as_mut().and_then(Dataplane::event_at_hand) {
+            if let Some(exit) = self.take_in_kernel_event(Ok(event))? {
+                return Ok(Some(exit));
+            }
         }
         self.feed(Event::Tick)
     }
@@ -325,17 +336,34 @@ impl Driver {
         }
     }
 
-    fn note_kernel_event(&self, event: Result<vip_common::abi::Event, dataplane::DataplaneError>) {
-        match event {
-            Ok(event) => {
-                let vip = event.vip.ip();
-                let mac = crate::election::Mac(event.mac);
-                tracing::warn!(%vip, %mac, ifindex = event.ifindex, "another machine claims this shared IP");
-            }
+    /// Somebody claims a shared IP. On another interface than its own that may be another network's
+    /// affair: it is told, and changes nothing.
+    fn take_in_kernel_event(
+        &mut self,
+        event: Result<vip_common::abi::Event, dataplane::DataplaneError>,
+    ) -> anyhow::Result<Option<Exit>> {
+        let event = match event {
+            Ok(event) => event,
             Err(error) => {
-                tracing::warn!(%error, "an event of the kernel program could not be read")
+                tracing::warn!(%error, "an event of the kernel program could not be read");
+                return Ok(None);
             }
+        };
+        let (vip, mac) = (event.vip.ip(), Mac(event.mac));
+        self.conflicts
+            .hear(&event, self.interfaces.name_of(event.ifindex));
+        if self.interfaces.carries(event.ifindex, vip) {
+            self.feed(Event::Conflict { vip, mac })
+        } else {
+            self.answer_conflict(vip, ConflictResponse::Elsewhere);
+            Ok(None)
         }
+    }
+
+    fn answer_conflict(&mut self, vip: std::net::IpAddr, response: ConflictResponse) {
+        let role = self.election.role(vip, clock::boot_now());
+        let owner = role.and_then(|(_, owner, _)| owner);
+        self.conflicts.answer(vip, response, owner);
     }
 
     fn next_wake(&self) -> BootInstant {

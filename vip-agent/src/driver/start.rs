@@ -10,6 +10,7 @@ use super::{
     addresses::{Addresses, longest_lifetime},
     advice::Advice,
     announcements::Announcements,
+    conflicts::Conflicts,
     duplicates::Duplicates,
     interfaces::{Interfaces, Unfit},
     neighbours::Neighbours,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     cleanup::{Cleaned, clean_up_pins},
-    config::{Config, InterfaceConfig},
+    config::{Config, InterfaceConfig, OnConflict},
     dataplane::{Dataplane, GateSpec},
     election::{BootInstant, Election, Event, Exit, Inheritance, Settings},
     net::{self, AddressManager, Announcer, LinkMonitor, NeighbourManager},
@@ -98,6 +99,7 @@ async fn prepare(
         store: Store::new(&config.etcd, config.lease_ttl, store_sender),
         addresses,
         announcements: Announcements::new(announcer),
+        conflicts: Conflicts::default(),
         since: Since::now(),
         upkeep: Upkeep::new(),
         advice: Advice::default(),
@@ -117,6 +119,11 @@ fn settings(config: &Config, state: &StateDir) -> Settings {
         .interfaces
         .iter()
         .flat_map(|one| one.vips.iter().copied());
+    let probed = config
+        .interfaces
+        .iter()
+        .filter(|one| one.is_probed())
+        .flat_map(|one| one.vips.iter().copied());
     Settings {
         node: config.node.clone(),
         instance: state.instance().to_owned(),
@@ -126,6 +133,8 @@ fn settings(config: &Config, state: &StateDir) -> Settings {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ttl: config.lease_ttl,
         vips: vips.collect(),
+        probed: probed.collect(),
+        yields: config.on_conflict == OnConflict::Yield,
     }
 }
 

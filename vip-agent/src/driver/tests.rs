@@ -27,7 +27,7 @@ use super::{
     *,
 };
 use crate::{
-    config::InterfaceConfig,
+    config::{InterfaceConfig, Probing},
     dataplane::DataplaneMode,
     election::{Gate, Mac},
     net::{
@@ -58,6 +58,7 @@ impl Scene {
             interfaces: Interfaces::new(&[InterfaceConfig {
                 name: "va".to_owned(),
                 dataplane,
+                probe: Probing::default(),
                 vips: vec![VIP, VIP6],
             }]),
             addresses: Addresses::new(manager, TTL, sender),

@@ -115,6 +115,8 @@ pub enum Action {
     Announce(IpAddr),
     /// Stop telling.
     Silence(IpAddr),
+    /// Ask the network whether anybody has it. Whoever answers is told of by → `Conflict`
+    Probe(IpAddr),
     /// Write it down: somebody will want to know.
     Report(Report),
     /// Everything that was to be done before the process ends is done.
@@ -204,6 +206,30 @@ pub enum Report {
         /// What was tried, and the error.
         cause: String,
     },
+    /// A machine that is no member claims a shared IP.
+    Conflict {
+        /// The shared IP.
+        vip: IpAddr,
+        /// The machine's MAC.
+        mac: Mac,
+        /// What is done about it.
+        response: Response,
+    },
+}
+
+/// What is done about a machine that is no member and claims a shared IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// It is ours, and announced again.
+    Defended,
+    /// Likewise, as soon as 10 s have passed since it last was (RFC 5227 §2.4).
+    DefendedSoon,
+    /// It is given up, or not taken up.
+    Yielded,
+    /// Nobody owns it, and it is not claimed.
+    NotClaimed,
+    /// Nothing: it is another's to defend, or about to be claimed.
+    Noted,
 }
 
 /// Why the process ends.

@@ -103,7 +103,7 @@ pub enum Stop {
 /// Something that happened. The answers of earlier [`Action`](super::Action)s come back as these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The timeout that the election asked for has come.
+    /// The timeout that the election asked for has come, and every `Conflict` until now was told.
     Tick,
     /// A full read was answered.
     Read(Snapshot),
@@ -167,6 +167,14 @@ pub enum Event {
     AddressRemoved(IpAddr),
     /// The interface of a shared IP can serve (with this MAC), or no longer can.
     Fitness(IpAddr, Option<Mac>),
+    /// A machine with this MAC claims a shared IP on the interface that carries it. It was heard while
+    /// our lease was good.
+    Conflict {
+        /// The shared IP.
+        vip: IpAddr,
+        /// The machine's MAC.
+        mac: Mac,
+    },
     /// Somebody wants us to stop.
     Stop(Stop),
 }

@@ -304,6 +304,9 @@ impl Election {
             .flat_map(|member| member.macs.iter().copied())
             .collect();
         if macs != self.told_members {
+            for vip in self.vips.values_mut() {
+                vip.trust(|mac| macs.contains(&mac));
+            }
             self.told_members.clone_from(&macs);
             self.out.push(Action::SetMembers(macs));
         }

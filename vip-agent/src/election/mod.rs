@@ -19,10 +19,12 @@
 //! - a vacancy is claimed at once only by who saw it arise.
 
 mod action;
+mod conflict;
 mod event;
 mod knowledge;
 mod lease;
 mod membership;
+mod probing;
 mod rank;
 mod record;
 mod stopping;
@@ -38,11 +40,12 @@ use std::{
     time::Duration,
 };
 
-pub use action::{Action, Exit, Gate, Report, Role};
+pub use action::{Action, Exit, Gate, Report, Response, Role};
 pub use event::{Change, Event, Outcome, RoundId, Snapshot, Stop};
 pub use record::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Version, to_ms};
 pub use time::BootInstant;
 
+use conflict::Conduct;
 use lease::Lease;
 use view::View;
 use vip::{Surroundings, Vip};
@@ -65,6 +68,11 @@ pub struct Settings {
     pub ttl: Duration,
     /// The shared IPs.
     pub vips: BTreeSet<IpAddr>,
+    /// Those of which the network is asked whether anybody has them, before a claim of what was not
+    /// seen to become vacant.
+    pub probed: BTreeSet<IpAddr>,
+    /// Whether a shared IP is left to a machine that is no member and claims it, instead of defended.
+    pub yields: bool,
 }
 
 /// What an earlier process of this node left behind.
@@ -95,6 +103,8 @@ pub struct Election {
     told_members: BTreeSet<Mac>,
     stopping: Option<Stopping>,
     over: bool,
+    /// Whether the driver has told of all strangers that were heard.
+    heard_all: bool,
     cause: String,
     out: Vec<Action>,
 }
@@ -129,11 +139,15 @@ struct Stopping {
 impl Election {
     /// A node that has just started, and may go on with what an earlier process left.
     pub fn new(settings: Settings, inheritance: Inheritance) -> Self {
-        let vips = settings
-            .vips
-            .iter()
-            .map(|&ip| (ip, Vip::new(ip, inheritance.open_gates.get(&ip).copied())))
-            .collect();
+        let vip = |ip: &IpAddr| {
+            let open_epoch = inheritance.open_gates.get(ip).copied();
+            let conduct = Conduct {
+                probes: settings.probed.contains(ip),
+                yields: settings.yields,
+            };
+            Vip::new(*ip, open_epoch, conduct)
+        };
+        let vips = settings.vips.iter().map(|ip| (*ip, vip(ip))).collect();
         Self {
             view: View::new(&settings.instance),
             now: BootInstant::BOOT,
@@ -148,6 +162,7 @@ impl Election {
             told_members: BTreeSet::new(),
             stopping: None,
             over: false,
+            heard_all: false,
             cause: String::new(),
             out: Vec::new(),
             settings,
@@ -161,6 +176,7 @@ impl Election {
         }
         self.now = self.now.max(now);
         self.cause = describe(&event);
+        self.heard_all = event == Event::Tick;
         self.take_in(event);
         self.advance();
         self.report_transitions();
@@ -176,7 +192,7 @@ impl Election {
                 times.extend([lease.next_round_at, lease.deadline, *join_at]);
             }
         }
-        times.extend(self.vips.values().map(Vip::next_timeout));
+        times.extend(self.vips.values().flat_map(Vip::timeouts));
         times.extend(self.stopping.as_ref().map(|stopping| stopping.by));
         // What is due already waits for an answer, not for time.
         times.into_iter().filter(|time| *time > self.now).min()
@@ -271,6 +287,7 @@ impl Election {
             }
             Event::AddressRemoved(ip) => self.with_vip(ip, |vip, _, _| vip.address_removed()),
             Event::Fitness(ip, fit) => self.with_vip(ip, |vip, _, _| vip.fit = fit),
+            Event::Conflict { vip, mac } => self.take_in_conflict(vip, mac),
             Event::Stop(Stop::Hold) => {
                 self.stopping
                     .get_or_insert(Stopping {
@@ -283,6 +300,15 @@ impl Election {
             }
             Event::Stop(Stop::Release) => self.stop(Exit::Released),
         }
+    }
+
+    /// A member is no stranger, also if the kernel did not know it yet.
+    fn take_in_conflict(&mut self, ip: IpAddr, mac: Mac) {
+        if self.members().any(|member| member.macs.contains(&mac)) {
+            return;
+        }
+        self.cause = format!("{mac} claims it, which no member has");
+        self.with_vip(ip, |vip, around, out| vip.hear_stranger(mac, around, out));
     }
 
     /// What follows from what is known now, whatever event it came with.
@@ -320,6 +346,8 @@ impl Election {
             may_claim: self.is_joined() && self.view.is_watching() && self.stopping.is_none(),
             stopping: self.stopping.is_some(),
             cool_down: self.ttl(),
+            heard_all: self.heard_all,
+            seed: self.view.seed(),
         };
         if let Some(vip) = self.vips.get_mut(&ip) {
             step(vip, &around, &mut self.out);
@@ -400,6 +428,7 @@ fn describe(event: &Event) -> String {
         Event::AddressRemoved(_) => "address removed".to_owned(),
         Event::Fitness(_, Some(_)) => "interface ready".to_owned(),
         Event::Fitness(_, None) => "interface not ready".to_owned(),
+        Event::Conflict { .. } => "claimed by another machine".to_owned(),
         Event::Stop(Stop::Release) => "asked to stop".to_owned(),
         Event::Stop(Stop::Hold) => "asked to hold".to_owned(),
     }

@@ -73,6 +73,11 @@ impl View {
         matches!(self.phase, Phase::Watching { .. })
     }
 
+    /// Another number on each node, and in each life of it.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Whether a full read is due; it counts as begun then.
     pub fn should_read(&mut self, now: BootInstant) -> bool {
         let due = matches!(self.phase, Phase::Due(at) if now >= at);

@@ -4,7 +4,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    action::{Action, Gate, Role},
+    action::{Action, Gate, Report, Response, Role},
+    conflict::{Conduct, Conflict},
+    probing::{Asker, Probe},
     record::{Keyed, LeaseId, Mac, OwnerRecord, Version},
     time::BootInstant,
 };
@@ -74,6 +76,18 @@ pub(super) struct Surroundings<'a> {
     pub stopping: bool,
     /// How long to keep away from a shared IP that could not be taken up here.
     pub cool_down: Duration,
+    /// Whether all strangers that were heard were told.
+    pub heard_all: bool,
+    /// Differs from node to node.
+    pub seed: u64,
+}
+
+/// A vacancy, from when it was first looked at.
+#[derive(Clone, Copy, Debug)]
+struct Vacancy {
+    since: BootInstant,
+    /// How long we let others go first.
+    turn: Duration,
 }
 
 #[derive(Debug)]
@@ -100,10 +114,14 @@ pub(super) struct Vip {
     suspended: bool,
     /// Whether its gate was open since it was last down.
     served: bool,
+    conduct: Conduct,
+    conflict: Conflict,
+    vacancy: Option<Vacancy>,
+    probe: Probe,
 }
 
 impl Vip {
-    pub fn new(ip: IpAddr, open_epoch: Option<i64>) -> Self {
+    pub fn new(ip: IpAddr, open_epoch: Option<i64>, conduct: Conduct) -> Self {
         Self {
             ip,
             key: Key::Unknown,
@@ -118,6 +136,10 @@ impl Vip {
             gate: None,
             suspended: false,
             served: open_epoch.is_some(),
+            conduct,
+            conflict: Conflict::default(),
+            vacancy: None,
+            probe: Probe::default(),
         }
     }
 
@@ -165,13 +187,40 @@ impl Vip {
         }
     }
 
-    /// When it has something to do by itself, if ever.
-    pub fn next_timeout(&self) -> BootInstant {
-        let free_at = self.shunned_until.max(self.waits_until);
-        match self.key {
-            Key::Vacant { claim_at, .. } => claim_at.max(free_at),
-            Key::Unknown | Key::Held(_) => free_at,
-        }
+    /// When it has something to do by itself: those of these times that are yet to come.
+    pub fn timeouts(&self) -> [BootInstant; 3] {
+        [
+            self.claim_at(),
+            self.probe.next_timeout(),
+            self.conflict.next_timeout(),
+        ]
+    }
+
+    /// A machine that is no member claims it.
+    pub fn hear_stranger(&mut self, mac: Mac, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        self.conflict.hear(mac, around.now);
+        self.probe = Probe::Due;
+        let takes_part = matches!(self.local, Local::Adding | Local::Opening | Local::Up)
+            || self.pending == Some(Pending::Claim);
+        let response = if self.is_served(around) && !self.conduct.yields {
+            self.defend(around.now, out)
+        } else if takes_part && self.conduct.yields {
+            Response::Yielded
+        } else if self.distrusts_vacancy() && self.pending.is_none() {
+            Response::NotClaimed
+        } else {
+            Response::Noted
+        };
+        out.push(Action::Report(Report::Conflict {
+            vip: self.ip,
+            mac,
+            response,
+        }));
+    }
+
+    /// These machines are members: what one of them said was no stranger's word.
+    pub fn trust(&mut self, is_member: impl Fn(Mac) -> bool) {
+        self.conflict.forget(is_member);
     }
 
     /// What was known of its key is void. Unless it is being served here, its gate open, it is not
@@ -196,6 +245,7 @@ impl Vip {
     pub fn advance(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
         let lease = around.lease.map(|(id, _)| id);
         let mine = self.is_on(lease);
+        self.look_at_vacancy(around.now);
         match self.local {
             Local::Adopted { .. } if self.key == Key::Unknown && !around.stopping => {}
             Local::Adopted { open_epoch } => {
@@ -207,11 +257,19 @@ impl Vip {
                 }
             }
             Local::Down if mine => self.take_up_or_release(around, out),
-            Local::Down => self.claim_if_due(around, out),
-            Local::Up if !mine || around.stopping || self.fit.is_none() => self.start_closing(out),
+            Local::Down => {
+                self.probe_if_due(around, out);
+                self.claim_if_due(around, out);
+            }
+            Local::Up
+                if !mine || around.stopping || self.fit.is_none() || self.yields(around.now) =>
+            {
+                self.start_closing(out);
+            }
             Local::Up => {
                 self.tell_the_mac(around, out);
                 self.watch_the_deadline(around, out);
+                self.defend_again(around, out);
                 self.set_gate(
                     Gate::Open {
                         epoch: self.epoch(),
@@ -291,6 +349,37 @@ impl Vip {
             && self.fit.is_some()
             && around.now >= self.shunned_until
             && around.now >= self.waits_until
+            && !self.yields(around.now)
+    }
+
+    /// Whether it is left to a stranger.
+    fn yields(&self, now: BootInstant) -> bool {
+        self.conduct.yields && now < self.conflict.lasts_until()
+    }
+
+    /// Whether it is announced here, and frames for it are let in.
+    fn is_served(&self, around: &Surroundings<'_>) -> bool {
+        let lease = around.lease.filter(|(_, deadline)| around.now < *deadline);
+        self.local == Local::Up && !around.stopping && self.is_on(lease.map(|(id, _)| id))
+    }
+
+    fn defend(&mut self, now: BootInstant, out: &mut Vec<Action>) -> Response {
+        if self.conflict.defends(now) {
+            out.push(Action::Announce(self.ip));
+            Response::Defended
+        } else {
+            Response::DefendedSoon
+        }
+    }
+
+    /// What was heard too early for another defence is answered as soon as it may be: whoever
+    /// believed it does so until then.
+    fn defend_again(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        if !self.is_served(around) {
+            self.conflict.stand_down();
+        } else if self.conflict.pays_defence(around.now) {
+            out.push(Action::Announce(self.ip));
+        }
     }
 
     fn take_up_or_release(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
@@ -307,7 +396,8 @@ impl Vip {
             self.given_up = Some(mod_revision);
             return;
         }
-        let unable = self.fit.is_none() || around.now < self.shunned_until;
+        let unable =
+            self.fit.is_none() || around.now < self.shunned_until || self.yields(around.now);
         if around.stopping || unable {
             self.given_up = Some(mod_revision);
             self.pending = Some(Pending::Release);
@@ -341,15 +431,79 @@ impl Vip {
         });
     }
 
-    fn claim_if_due(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+    fn look_at_vacancy(&mut self, now: BootInstant) {
+        let Key::Vacant { claim_at, seen } = self.key else {
+            self.vacancy = None;
+            self.probe = Probe::Due;
+            return;
+        };
+        self.vacancy.get_or_insert(Vacancy {
+            since: now,
+            turn: if seen {
+                claim_at.saturating_since(now)
+            } else {
+                Duration::ZERO
+            },
+        });
+    }
+
+    /// Whether somebody may have taken the address since its last owner gave it up, so that we ask
+    /// before we claim it.
+    fn distrusts_vacancy(&self) -> bool {
+        let (Key::Vacant { seen, .. }, Some(vacancy)) = (&self.key, self.vacancy) else {
+            return false;
+        };
+        let left_to_a_stranger = self.conduct.yields && self.conflict.lasts_until() > vacancy.since;
+        left_to_a_stranger || self.conduct.probes && !seen
+    }
+
+    /// Not to be taken up before this.
+    fn claim_at(&self) -> BootInstant {
+        let free_at = self.shunned_until.max(self.waits_until);
         let Key::Vacant { claim_at, .. } = self.key else {
+            return free_at;
+        };
+        let claim_at = claim_at.max(free_at);
+        match self.vacancy {
+            Some(Vacancy { turn, .. }) if self.distrusts_vacancy() => {
+                claim_at.max(self.conflict.lasts_until() + turn)
+            }
+            _ => claim_at,
+        }
+    }
+
+    /// Only while the lease is good does the kernel program tell who answers.
+    fn probe_if_due(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        let hears = around
+            .lease
+            .is_some_and(|(_, deadline)| around.now < deadline);
+        let asks = self.conduct.probes && self.distrusts_vacancy();
+        if !(hears && asks && self.fit.is_some() && !around.stopping) {
+            self.probe = Probe::Due;
+            return;
+        }
+        let asker = Asker {
+            now: around.now,
+            claim_at: self.claim_at(),
+            span: around.cool_down,
+            heard_all: around.heard_all,
+            seed: around.seed,
+            ip: self.ip,
+        };
+        if self.probe.advance(&asker) {
+            out.push(Action::Probe(self.ip));
+        }
+    }
+
+    fn claim_if_due(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        let Key::Vacant { .. } = self.key else {
             return;
         };
         let Some((lease, deadline)) = around.lease else {
             return;
         };
-        let due = around.now >= claim_at.max(self.shunned_until).max(self.waits_until)
-            && around.now < deadline;
+        let asked = !self.conduct.probes || !self.distrusts_vacancy() || self.probe.is_unanswered();
+        let due = around.now >= self.claim_at() && around.now < deadline && asked;
         if due && around.may_claim && self.fit.is_some() && self.pending.is_none() {
             self.pending = Some(Pending::Claim);
             let record = self.record(around);

@@ -86,7 +86,7 @@ impl Announcer {
         Ok(())
     }
 
-    fn send_frame(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    pub(super) fn send_frame(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         let to = link_address(ifindex, frame)?;
         sendto(self.0.as_raw_fd(), frame, &to, MsgFlags::empty())?;
         Ok(())

@@ -1,8 +1,8 @@
 //! The document as a person reads it.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
-use super::report::{GateState, Status, VipStatus};
+use super::report::{ConflictResponse, ConflictStatus, GateState, Status, VipStatus};
 
 /// A few lines of text: the node, what it waits for, its interfaces, its shared IPs.
 pub fn render(status: &Status) -> String {
@@ -98,6 +98,9 @@ fn write_vip(text: &mut String, vip: &VipStatus) -> std::fmt::Result {
         "  address  {}",
         if vip.address { "here" } else { "not here" }
     )?;
+    if let Some(conflict) = &vip.conflict {
+        write_conflict(text, conflict)?;
+    }
     let counters = &vip.counters;
     let counts = [
         ("answered", counters.answered),
@@ -124,5 +127,27 @@ fn write_vip(text: &mut String, vip: &VipStatus) -> std::fmt::Result {
         } else {
             counts.join(", ")
         }
+    )
+}
+
+fn write_conflict(text: &mut String, conflict: &ConflictStatus) -> std::fmt::Result {
+    let ago = Duration::from_secs(conflict.last_seen_ms_ago / 1000);
+    let times = match conflict.count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    };
+    let response = match conflict.response {
+        ConflictResponse::Defended => "defended",
+        ConflictResponse::Yielded => "left to it",
+        ConflictResponse::NotClaimed => "not claimed here",
+        ConflictResponse::Dropped => "dropped here",
+        ConflictResponse::Elsewhere => "dropped there",
+    };
+    writeln!(
+        text,
+        "  conflict {} claims it on {}, {times}, last {} ago ({response})",
+        conflict.mac,
+        conflict.interface,
+        humantime::format_duration(ago)
     )
 }

@@ -127,6 +127,9 @@ pub struct VipStatus {
     pub gate: GateStatus,
     /// Whether the address is on the interface.
     pub address: bool,
+    /// The machine that claimed it last and is no member, if any did since the agent started.
+    #[serde(default)]
+    pub conflict: Option<ConflictStatus>,
     /// What its frames came to, since the counters were made.
     pub counters: Counters,
 }
@@ -150,6 +153,44 @@ pub enum GateState {
     Closed,
     /// There is no gate: `dataplane: kernel`.
     Unfenced,
+}
+
+/// A machine that is no member and claims a shared IP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictStatus {
+    /// Its MAC.
+    pub mac: Mac,
+    /// Where it was heard.
+    pub interface: String,
+    /// By which frame it was heard last: `ARP reply`, …
+    pub via: String,
+    /// How often it was told of: once a second at most, however many frames there are. Those the
+    /// counter `conflicts` has.
+    pub count: u64,
+    /// When it was first heard, RFC 3339.
+    pub first_seen: String,
+    /// And when last.
+    pub last_seen: String,
+    /// How long ago that was.
+    pub last_seen_ms_ago: u64,
+    /// What was done about it.
+    pub response: ConflictResponse,
+}
+
+/// What is done about a machine that is no member and claims a shared IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConflictResponse {
+    /// It is ours, and announced again, at most every 10 s.
+    Defended,
+    /// It is left to that machine.
+    Yielded,
+    /// Nobody owns it, and it is not claimed.
+    NotClaimed,
+    /// Its frames are dropped; the rest is the owner's to do.
+    Dropped,
+    /// They are dropped, on an interface that does not carry the shared IP.
+    Elsewhere,
 }
 
 /// Frames by what became of them.

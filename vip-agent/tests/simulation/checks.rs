@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{clock::TrueNs, etcd::Etcd, node::Node};
+use vip_agent::election::BootInstant;
+
+use super::{clock::TrueNs, etcd::Etcd, node::Node, schedule::Conduct};
 
 /// A rule that did not hold.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -33,6 +35,8 @@ pub enum Broken {
     /// Every node has a name of its own.
     #[error("{node} takes what it left behind for another machine")]
     TakesItselfForAnother { node: String },
+    #[error("{node} claims {vip}, although it heard a stranger do so, or asked nobody")]
+    ClaimsWhatAStrangerHas { vip: IpAddr, node: String },
     /// Events that cause one another without end.
     #[error("{node} works without end")]
     Livelock { node: String },
@@ -70,6 +74,23 @@ pub fn give_up(vip: IpAddr, node: &Node) -> Result<(), Broken> {
     if node.open_epoch(vip).is_some() || node.kernel.addresses.contains(&vip) {
         let node = node.name.clone();
         return Err(Broken::KeyGivenUpBeforeGateAndAddress { vip, node });
+    }
+    Ok(())
+}
+
+/// Who yields claims nothing that a stranger was heard to claim within 10 s; who probes, nothing that
+/// was only found vacant, and then not without having asked thrice.
+pub fn claim(vip: IpAddr, node: &Node, now: BootInstant, conduct: Conduct) -> Result<(), Broken> {
+    const SILENCE: Duration = Duration::from_secs(10);
+    let process = node.process.as_ref();
+    let heard = process.and_then(|process| process.strangers.get(&vip).copied());
+    let heard = heard.unwrap_or_default();
+    let is_there = heard.at.is_some_and(|at| now < at + SILENCE);
+    let is_asked_for = conduct.probes && heard.asked.is_some();
+    let unasked = is_asked_for && heard.asked < Some(3);
+    if is_there && (conduct.yields || is_asked_for) || unasked {
+        let node = node.name.clone();
+        return Err(Broken::ClaimsWhatAStrangerHas { vip, node });
     }
     Ok(())
 }

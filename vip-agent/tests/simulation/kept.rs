@@ -2,7 +2,7 @@
 
 use super::{
     clock::MS,
-    schedule::{Back, Fault, NodePlan, Schedule},
+    schedule::{Back, Conduct, Fault, NodePlan, Schedule},
     world::World,
 };
 
@@ -20,6 +20,7 @@ fn the_ttls_of_a_lost_history_are_waited_out() {
         nodes: vec![node(2), node(3)],
         vips: 1,
         etcd_drift_ppm: 0,
+        conduct: Conduct::default(),
         faults: vec![
             (
                 7706 * MS,
@@ -43,6 +44,7 @@ fn a_member_key_that_a_restored_store_never_had_is_written_again() {
         nodes: vec![node(2); 3],
         vips: 1,
         etcd_drift_ppm: 0,
+        conduct: Conduct::default(),
         faults: vec![
             (
                 4000 * MS,
@@ -77,6 +79,7 @@ fn a_give_up_deletes_nothing_of_another_history() {
         nodes: vec![drifting, node(3)],
         vips: 2,
         etcd_drift_ppm: 0,
+        conduct: Conduct::default(),
         faults: vec![
             (
                 12_921 * MS,
@@ -135,6 +138,7 @@ fn a_lease_that_a_backup_brought_back_is_not_gone_on_with() {
         nodes: vec![node(3), node(2)],
         vips: 1,
         etcd_drift_ppm: 0,
+        conduct: Conduct::default(),
         faults: vec![
             (
                 11_769 * MS,

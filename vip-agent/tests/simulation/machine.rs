@@ -37,10 +37,14 @@ pub enum Mutant {
     ReleasesBeforeTheGateIsShut,
     /// The TTL that was asked for counts, not the one that was granted.
     TtlAskedFor,
+    /// Strangers are not listened to.
+    DeafToStrangers,
+    /// What was only found vacant is claimed without a question.
+    ClaimsUnasked,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::NoMargin,
         Self::DeadlineFromReceipt,
         Self::DeadlineFromNewestSend,
@@ -50,7 +54,14 @@ impl Mutant {
         Self::ClaimsWhatItFoundVacant,
         Self::ReleasesBeforeTheGateIsShut,
         Self::TtlAskedFor,
+        Self::DeafToStrangers,
+        Self::ClaimsUnasked,
     ];
+
+    /// Whether it breaks the rules about strangers: those of the others are not looked at for these.
+    pub fn is_about_strangers(self) -> bool {
+        matches!(self, Self::DeafToStrangers | Self::ClaimsUnasked)
+    }
 }
 
 pub struct Machine {
@@ -91,6 +102,12 @@ impl Machine {
         self.election.next_timeout()
     }
 
+    /// Whether the machine takes a shared IP for vacant.
+    pub fn is_vacant(&self, vip: IpAddr, now: BootInstant) -> bool {
+        let role = self.election.role(vip, now);
+        matches!(role, Some((Role::Vacant | Role::Claiming, ..)))
+    }
+
     pub fn lease(&self) -> Option<LeaseId> {
         let (lease, ..) = self.election.lease()?;
         self.lease.or(Some(lease))
@@ -116,7 +133,8 @@ impl Machine {
 
     fn mishear(&mut self, mutant: Mutant, now: BootInstant, event: Event) -> Vec<Event> {
         match (mutant, event) {
-            (Mutant::NoConfirmingRead, Event::Confirmed { .. }) => Vec::new(),
+            (Mutant::NoConfirmingRead, Event::Confirmed { .. })
+            | (Mutant::DeafToStrangers, Event::Conflict { .. }) => Vec::new(),
             (
                 Mutant::NoConfirmingRead,
                 Event::Renewed {
@@ -188,6 +206,7 @@ impl Machine {
                 action
             }
             (Mutant::OwnershipByName, action, _) => self.with_real_leases(action),
+            (Mutant::ClaimsUnasked, Action::Probe(_), _) => return,
             (_, action, _) => action,
         };
         out.push(action);

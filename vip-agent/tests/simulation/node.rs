@@ -13,6 +13,7 @@ use vip_agent::election::{
 use super::{
     clock::{BootClock, TrueNs},
     machine::{Machine, Mutant},
+    schedule::Conduct,
 };
 
 pub struct Node {
@@ -70,8 +71,18 @@ pub struct Process {
     pub followups: VecDeque<Event>,
     pub actions: VecDeque<Action>,
     pub watch: Option<Watch>,
+    pub strangers: BTreeMap<IpAddr, Heard>,
     /// Which of the timers that were set is the last.
     pub timer: u64,
+}
+
+/// What a process has heard of strangers, and asked, about one shared IP.
+#[derive(Clone, Copy, Default)]
+pub struct Heard {
+    /// When it was last told of one.
+    pub at: Option<BootInstant>,
+    /// How often it has asked since it found the address vacant, while it is so.
+    pub asked: Option<u32>,
 }
 
 pub struct Watch {
@@ -132,7 +143,13 @@ impl Node {
     }
 
     /// Starts the agent, on what disk and kernel have of an earlier one.
-    pub fn start(&mut self, now: TrueNs, vips: &BTreeSet<IpAddr>, mutant: Option<Mutant>) {
+    pub fn start(
+        &mut self,
+        now: TrueNs,
+        vips: &BTreeSet<IpAddr>,
+        conduct: Conduct,
+        mutant: Option<Mutant>,
+    ) {
         self.life += 1;
         let fresh = format!("{}-{}", self.name, self.life);
         let instance = self.disk.instance.get_or_insert(fresh).clone();
@@ -143,6 +160,8 @@ impl Node {
             version: String::new(),
             ttl: self.ttl,
             vips: vips.clone(),
+            probed: vips.iter().copied().filter(|_| conduct.probes).collect(),
+            yields: conduct.yields,
         };
         let open = |vip: &IpAddr| Some((*vip, self.open_epoch(*vip)?));
         let inheritance = Inheritance {
@@ -158,6 +177,7 @@ impl Node {
             followups: VecDeque::new(),
             actions: VecDeque::new(),
             watch: None,
+            strangers: BTreeMap::new(),
             timer: 0,
         });
     }

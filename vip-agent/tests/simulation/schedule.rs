@@ -18,7 +18,15 @@ pub struct Schedule {
     pub nodes: Vec<NodePlan>,
     pub vips: u8,
     pub etcd_drift_ppm: i32,
+    pub conduct: Conduct,
     pub faults: Vec<(TrueNs, Fault)>,
+}
+
+/// How all nodes are configured for strangers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conduct {
+    pub probes: bool,
+    pub yields: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +136,13 @@ pub enum Fault {
         node: u8,
         ms: u16,
     },
+    /// A machine that is no member claims a shared IP, and answers for it; in the hearing of all nodes,
+    /// or of one.
+    Stranger {
+        vip: u8,
+        heard_by: Option<u8>,
+        ms: u16,
+    },
 }
 
 /// How a process comes back.
@@ -143,15 +158,25 @@ pub struct Back {
 pub fn any_schedule() -> impl Strategy<Value = Schedule> {
     let nodes = prop::collection::vec(any_node(), 2..=4);
     let faults = prop::collection::vec(any_timed_fault(), 0..=14);
-    (any::<u64>().no_shrink(), nodes, 1_u8..=2, drift(), faults).prop_map(
-        |(seed, nodes, vips, etcd_drift_ppm, faults)| Schedule {
-            seed,
-            nodes,
-            vips,
-            etcd_drift_ppm,
-            faults,
-        },
+    let conduct = any::<(bool, bool)>().prop_map(|(probes, yields)| Conduct { probes, yields });
+    (
+        any::<u64>().no_shrink(),
+        nodes,
+        1_u8..=2,
+        drift(),
+        conduct,
+        faults,
     )
+        .prop_map(
+            |(seed, nodes, vips, etcd_drift_ppm, conduct, faults)| Schedule {
+                seed,
+                nodes,
+                vips,
+                etcd_drift_ppm,
+                conduct,
+                faults,
+            },
+        )
 }
 
 fn any_node() -> impl Strategy<Value = NodePlan> {
@@ -223,7 +248,9 @@ fn any_fault() -> impl Strategy<Value = Fault> {
             as_another_cluster,
         }),
     ];
-    prop_oneof![5 => process, 4 => network, 3 => etcd, 2 => hands]
+    let stranger = (0_u8..2, prop::option::of(node()), 1_u16..12_000)
+        .prop_map(|(vip, heard_by, ms)| Fault::Stranger { vip, heard_by, ms });
+    prop_oneof![5 => process, 4 => network, 3 => etcd, 2 => hands, 1 => stranger]
 }
 
 fn back() -> impl Strategy<Value = Back> {

@@ -1,6 +1,7 @@
 //! Transitions, one sentence a test. A little rig stands in for the kernel and for netlink (they do
 //! at once what they are told); etcd's answers are given by hand.
 
+mod conflict;
 mod doubt;
 mod transitions;
 
@@ -65,6 +66,10 @@ struct Rig {
 
 impl Rig {
     fn start(inheritance: Inheritance) -> Self {
+        Self::start_with(inheritance, |settings| settings)
+    }
+
+    fn start_with(inheritance: Inheritance, change: impl FnOnce(Settings) -> Settings) -> Self {
         let settings = Settings {
             node: NODE.to_owned(),
             instance: format!("instance-of-{NODE}"),
@@ -72,7 +77,10 @@ impl Rig {
             version: String::new(),
             ttl: TTL,
             vips: BTreeSet::from([vip()]),
+            probed: BTreeSet::new(),
+            yields: false,
         };
+        let settings = change(settings);
         let election = Election::new(settings, inheritance);
         let mut rig = Self {
             election,
@@ -86,7 +94,11 @@ impl Rig {
 
     /// A member, with nobody owning the shared IP, which was found so.
     fn joined() -> Self {
-        let mut rig = Self::start(Inheritance::default());
+        Self::joined_with(|settings| settings)
+    }
+
+    fn joined_with(change: impl FnOnce(Settings) -> Settings) -> Self {
+        let mut rig = Self::start_with(Inheritance::default(), change);
         rig.tell(Event::Read(rig.snapshot(&[], &[])));
         rig.tell(Event::Granted {
             sent_at: at_ms(0),
@@ -166,9 +178,8 @@ impl Rig {
     }
 
     fn answer(&mut self, round: RoundId, ttl: Duration, read_in: u64, keys_are_there: bool) {
-        let mine = |key: &Keyed<OwnerRecord>| key.lease == LEASE;
         let owner = match &self.election.vips[&vip()].key {
-            Key::Held(held) if mine(held) => Some(held.clone()),
+            Key::Held(held) => Some(held.clone()),
             _ => None,
         };
         let known = self.election.view.members.get(NODE).cloned();
@@ -241,6 +252,7 @@ impl Rig {
                 Action::AddAddress(_) => Some("add address"),
                 Action::RemoveAddress(_) => Some("remove address"),
                 Action::Announce(_) => Some("announce"),
+                Action::Probe(_) => Some("probe"),
                 Action::Claim { .. } => Some("claim"),
                 Action::Reassert { .. } => Some("reassert"),
                 Action::Release { .. } => Some("release"),

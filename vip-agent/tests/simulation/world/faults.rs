@@ -145,6 +145,12 @@ impl World {
             Fault::AddressRefused { node, ms } => {
                 self.node(node).address_refused_until = until(ms);
             }
+            Fault::Stranger { vip, heard_by, ms } => {
+                let vip = self.vip(vip);
+                let heard_by = heard_by.map(|node| self.index(node));
+                self.strangers.insert(vip, (until(ms), heard_by));
+                self.claim_as_a_stranger(vip);
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod process;
+mod strangers;
 mod watch;
 mod wire;
 
@@ -19,7 +20,7 @@ use super::{
     etcd::{EXPIRY_TICK, Etcd},
     machine::Mutant,
     node::Node,
-    schedule::{Fault, HEALED_AT, Schedule},
+    schedule::{Conduct, Fault, HEALED_AT, Schedule},
 };
 
 /// With all in order from [`HEALED_AT`] on, every shared IP is served by then.
@@ -53,6 +54,9 @@ pub struct World {
     awaited: BTreeMap<u64, (u8, u32, Kind)>,
     rng: fastrand::Rng,
     mutant: Option<Mutant>,
+    conduct: Conduct,
+    /// Who claims a shared IP without being a member: until when, and in whose hearing.
+    strangers: BTreeMap<IpAddr, (TrueNs, Option<u8>)>,
     faults: Vec<(TrueNs, Fault)>,
     /// Somebody changed the key by hand: until then two gates may be open.
     excused_until: BTreeMap<IpAddr, TrueNs>,
@@ -110,6 +114,11 @@ enum Happening {
         life: u32,
     },
     Fitness(u8),
+    StrangerClaims(IpAddr),
+    StrangerHeard {
+        node: u8,
+        vip: IpAddr,
+    },
     Expire,
 }
 
@@ -164,6 +173,8 @@ impl World {
             awaited: BTreeMap::new(),
             rng: fastrand::Rng::with_seed(schedule.seed),
             mutant,
+            conduct: schedule.conduct,
+            strangers: BTreeMap::new(),
             faults: schedule.faults.clone(),
             excused_until: BTreeMap::new(),
             restored: false,
@@ -308,6 +319,11 @@ impl World {
             Happening::Resume(node) => self.run_process(node),
             Happening::Start { node, life } => self.start(node, life),
             Happening::Fitness(node) => self.tell_fitness(node),
+            Happening::StrangerClaims(vip) => {
+                self.claim_as_a_stranger(vip);
+                Ok(())
+            }
+            Happening::StrangerHeard { node, vip } => self.hear_a_stranger(node, vip),
             Happening::Expire => {
                 if self.now >= self.etcd.leaderless_until {
                     let before = self.etcd.revision();

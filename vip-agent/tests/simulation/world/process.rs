@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use vip_agent::election::{Action, BootInstant, Event, Exit, Report};
 
-use super::{AddressDone, Happening, Kind, LIVELOCK, World};
+use super::{AddressDone, Happening, Kind, LIVELOCK, World, strangers};
 use crate::{
     checks::{self, Broken},
     clock::{MS, SECOND},
@@ -18,7 +18,7 @@ impl World {
         if standing.life != life || standing.process.is_some() {
             return Ok(());
         }
-        standing.start(now, &self.vips, mutant);
+        standing.start(now, &self.vips, self.conduct, mutant);
         self.note(|| format!("n{node} starts"));
         self.run_process(node)
     }
@@ -60,11 +60,7 @@ impl World {
                 self.check_gates()?;
                 continue;
             }
-            let next = process
-                .followups
-                .pop_front()
-                .or_else(|| process.inbox.pop_front());
-            let Some(event) = next else {
+            let Some(event) = strangers::next_event(process) else {
                 self.set_timer(node);
                 return Ok(());
             };
@@ -72,8 +68,17 @@ impl World {
             if self.trace {
                 eprintln!("{:>12?} n{node} <- {event:?}", Duration::from_nanos(now));
             }
-            let actions = process.machine.handle(clock.at(now), event);
+            let now = clock.at(now);
+            if let Event::Conflict { vip, .. } = &event {
+                process.strangers.entry(*vip).or_default().at = Some(now);
+            }
+            let actions = process.machine.handle(now, event);
             process.actions.extend(actions);
+            for (vip, heard) in &mut process.strangers {
+                if !process.machine.is_vacant(*vip, now) {
+                    heard.asked = None;
+                }
+            }
         }
         let node = self.nodes[usize::from(node)].name.clone();
         Err(Broken::Livelock { node })
@@ -111,6 +116,7 @@ impl World {
                 Duration::from_nanos(self.now)
             );
         }
+        self.judge_conduct(node, &action)?;
         let standing = &mut self.nodes[usize::from(node)];
         let life = standing.life;
         match action {
@@ -182,7 +188,8 @@ impl World {
                 from_revision,
                 silence,
             } => self.watch(node, from_revision, silence),
-            Action::Announce(_) | Action::Silence(_) | Action::SetMembers(_) => {}
+            Action::Announce(_) | Action::Silence(_) | Action::Probe(_) | Action::SetMembers(_) => {
+            }
             Action::Report(report) => self.judge_report(node, &report)?,
         }
         Ok(())

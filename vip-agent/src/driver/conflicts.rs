@@ -1,0 +1,151 @@
+//! Machines that are no members and claim a shared IP: what is told of them, and how often.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+use vip_common::abi;
+
+use super::{BootInstant, clock};
+use crate::{
+    election::{Mac, Response, to_ms},
+    status::{ConflictResponse, ConflictStatus},
+};
+
+/// Between two lines of the log about one shared IP.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What was heard of each shared IP.
+#[derive(Default)]
+pub(super) struct Conflicts {
+    by_vip: BTreeMap<IpAddr, Conflict>,
+    /// The one that the election is being told of.
+    latest: Option<Heard>,
+}
+
+struct Heard {
+    mac: Mac,
+    interface: String,
+    via: &'static str,
+}
+
+struct Conflict {
+    latest: Heard,
+    first_seen: SystemTime,
+    last_seen: SystemTime,
+    last_seen_at: BootInstant,
+    count: u64,
+    response: ConflictResponse,
+    logged_at: Option<BootInstant>,
+    /// Since the last line.
+    untold: u64,
+}
+
+impl Conflicts {
+    /// One was heard. It counts once it is [`answered`](Self::answered): who is a member is no stranger.
+    pub fn hear(&mut self, event: &abi::Event, interface: String) {
+        self.latest = Some(Heard {
+            mac: Mac(event.mac),
+            interface,
+            via: name_of(event.vip.ip(), event.op),
+        });
+    }
+
+    /// What is done about the one that was heard last.
+    pub fn answer(&mut self, vip: IpAddr, response: ConflictResponse, owner: Option<&str>) {
+        let (now, wall) = (clock::boot_now(), clock::time_of_day());
+        let Some(latest) = self.latest.take() else {
+            return;
+        };
+        let before = self.by_vip.remove(&vip);
+        let (logged_at, untold) = before
+            .as_ref()
+            .map_or((None, 0), |one| (one.logged_at, one.untold));
+        let (first_seen, count) = before
+            .filter(|one| one.latest.mac == latest.mac)
+            .map_or((wall, 0), |one| (one.first_seen, one.count));
+        let mut conflict = Conflict {
+            latest,
+            first_seen,
+            last_seen: wall,
+            last_seen_at: now,
+            count: count + 1,
+            response,
+            logged_at,
+            untold: untold + 1,
+        };
+        if logged_at.is_none_or(|at| now >= at + LOG_INTERVAL) {
+            conflict.log(vip, owner.unwrap_or("nobody"));
+            (conflict.logged_at, conflict.untold) = (Some(now), 0);
+        }
+        self.by_vip.insert(vip, conflict);
+    }
+
+    pub fn status(&self, vip: IpAddr) -> Option<ConflictStatus> {
+        let conflict = self.by_vip.get(&vip)?;
+        let rfc3339 = |time| humantime::format_rfc3339_millis(time).to_string();
+        Some(ConflictStatus {
+            mac: conflict.latest.mac,
+            interface: conflict.latest.interface.clone(),
+            via: conflict.latest.via.to_owned(),
+            count: conflict.count,
+            first_seen: rfc3339(conflict.first_seen),
+            last_seen: rfc3339(conflict.last_seen),
+            last_seen_ms_ago: to_ms(clock::boot_now().saturating_since(conflict.last_seen_at)),
+            response: conflict.response,
+        })
+    }
+}
+
+impl Conflict {
+    fn log(&self, vip: IpAddr, owner: &str) {
+        const MEND: &str = "take the address off that machine, or choose another shared IP";
+        let times = self.untold;
+        let Heard {
+            mac,
+            interface,
+            via,
+        } = &self.latest;
+        match self.response {
+            ConflictResponse::Defended => {
+                tracing::warn!(%vip, %mac, interface, via, times, "another machine claims the shared IP; announced again (on-conflict: defend), at most every 10 s; {MEND}");
+            }
+            ConflictResponse::Yielded => {
+                tracing::warn!(%vip, %mac, interface, via, times, "another machine claims the shared IP; left to it (on-conflict: yield) until it has been silent for 10 s; {MEND}");
+            }
+            ConflictResponse::NotClaimed => {
+                tracing::warn!(%vip, %mac, interface, via, times, "the shared IP is in use by another machine; not claimed until that has been silent for 10 s; {MEND}, or set `probe: off` if it is a router that answers for all addresses");
+            }
+            ConflictResponse::Dropped => {
+                tracing::warn!(%vip, %mac, interface, via, times, owner, "another machine claims the shared IP; its frames are dropped here, and the rest is the owner's to do; {MEND}");
+            }
+            ConflictResponse::Elsewhere => {
+                tracing::warn!(%vip, %mac, interface, via, times, "another machine claims the shared IP on an interface that does not carry it; its frames are dropped there; take the address off that machine");
+            }
+        }
+    }
+}
+
+impl From<Response> for ConflictResponse {
+    fn from(response: Response) -> Self {
+        match response {
+            Response::Defended | Response::DefendedSoon => Self::Defended,
+            Response::Yielded => Self::Yielded,
+            Response::NotClaimed => Self::NotClaimed,
+            Response::Noted => Self::Dropped,
+        }
+    }
+}
+
+fn name_of(vip: IpAddr, op: u16) -> &'static str {
+    match (vip, op) {
+        (IpAddr::V4(_), 1) => "ARP request",
+        (IpAddr::V4(_), 2) => "ARP reply",
+        (IpAddr::V6(_), 135) => "Neighbour Solicitation",
+        (IpAddr::V6(_), 136) => "Neighbour Advertisement",
+        (IpAddr::V4(_), _) => "ARP",
+        (IpAddr::V6(_), _) => "ICMPv6",
+    }
+}
