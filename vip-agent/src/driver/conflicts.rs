@@ -54,8 +54,14 @@ impl Conflicts {
     }
 
     /// What is done about the one that was heard last.
-    pub fn answer(&mut self, vip: IpAddr, response: ConflictResponse, owner: Option<&str>) {
-        let (now, wall) = (clock::boot_now(), clock::time_of_day());
+    pub fn answer(
+        &mut self,
+        vip: IpAddr,
+        response: ConflictResponse,
+        owner: Option<&str>,
+        now: BootInstant,
+    ) {
+        let wall = clock::time_of_day();
         let Some(latest) = self.latest.take() else {
             return;
         };
@@ -83,7 +89,7 @@ impl Conflicts {
         self.by_vip.insert(vip, conflict);
     }
 
-    pub fn status(&self, vip: IpAddr) -> Option<ConflictStatus> {
+    pub fn status(&self, vip: IpAddr, now: BootInstant) -> Option<ConflictStatus> {
         let conflict = self.by_vip.get(&vip)?;
         let rfc3339 = |time| humantime::format_rfc3339_millis(time).to_string();
         Some(ConflictStatus {
@@ -93,7 +99,7 @@ impl Conflicts {
             count: conflict.count,
             first_seen: rfc3339(conflict.first_seen),
             last_seen: rfc3339(conflict.last_seen),
-            last_seen_ms_ago: to_ms(clock::boot_now().saturating_since(conflict.last_seen_at)),
+            last_seen_ms_ago: to_ms(now.saturating_since(conflict.last_seen_at)),
             response: conflict.response,
         })
     }
@@ -147,5 +153,70 @@ fn name_of(vip: IpAddr, op: u16) -> &'static str {
         (IpAddr::V6(_), 136) => "Neighbour Advertisement",
         (IpAddr::V4(_), _) => "ARP",
         (IpAddr::V6(_), _) => "ICMPv6",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::log::captured, *};
+
+    const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
+
+    fn at_s(s: u64) -> BootInstant {
+        BootInstant::from_ns((100 + s) * 1_000_000_000)
+    }
+
+    fn claim_by(last_octet: u8) -> abi::Event {
+        abi::Event {
+            at_ns: 0,
+            vip: VIP.into(),
+            ifindex: 2,
+            op: 2,
+            mac: [0x52, 0x54, 0, 0, 0, last_octet],
+            reserved: [0; 4],
+        }
+    }
+
+    fn meet(conflicts: &mut Conflicts, last_octet: u8, now: BootInstant) {
+        conflicts.hear(&claim_by(last_octet), "eth0".to_owned());
+        conflicts.answer(VIP, ConflictResponse::Defended, Some("n1"), now);
+    }
+
+    #[test]
+    fn the_first_is_told_at_once_and_then_once_in_ten_seconds_with_their_number() {
+        let mut conflicts = Conflicts::default();
+        let log = captured(|| (0..21).for_each(|s| meet(&mut conflicts, 9, at_s(s))));
+        let lines: Vec<&str> = log.lines().collect();
+        assert_eq!(lines.len(), 3, "{log}");
+        for (line, times) in lines.iter().zip([1, 10, 10]) {
+            assert!(line.contains(&format!("times={times}")), "{line}");
+            for part in [
+                "WARN",
+                "10.0.0.100",
+                "52:54:00:00:00:09",
+                "eth0",
+                "ARP reply",
+            ] {
+                assert!(line.contains(part), "{line} lacks {part}");
+            }
+        }
+        let status = conflicts.status(VIP, at_s(22)).expect("one was heard");
+        assert_eq!((status.count, status.last_seen_ms_ago), (21, 2000));
+    }
+
+    #[test]
+    fn many_machines_fill_no_log_and_the_last_one_shows() {
+        let mut conflicts = Conflicts::default();
+        let log = captured(|| (0..9).for_each(|n| meet(&mut conflicts, n, at_s(n.into()))));
+        assert_eq!(log.lines().count(), 1, "{log}");
+        let status = conflicts.status(VIP, at_s(9)).expect("one was heard");
+        assert_eq!((status.mac.0[5], status.count), (8, 1));
+    }
+
+    #[test]
+    fn what_the_election_passes_over_was_no_conflict() {
+        let mut conflicts = Conflicts::default();
+        conflicts.hear(&claim_by(9), "eth0".to_owned());
+        assert_eq!(conflicts.status(VIP, at_s(0)), None);
     }
 }

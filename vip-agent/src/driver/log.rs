@@ -94,14 +94,13 @@ pub(super) fn write(report: &Report, is_fenced: impl Fn(IpAddr) -> bool) {
     }
 }
 
+/// What a task writes to the log.
 #[cfg(test)]
-mod tests {
+pub(super) fn captured(task: impl FnOnce()) -> String {
     use std::{
         io::{self, Write},
         sync::{Arc, Mutex, PoisonError},
     };
-
-    use super::*;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -119,10 +118,21 @@ mod tests {
         }
     }
 
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
+    tracing::subscriber::with_default(subscriber.finish(), task);
+    let bytes = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
     fn logged(new: Role, fenced: bool) -> String {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
         let report = Report::Transition {
             vip: IpAddr::from([10, 0, 0, 100]),
             old: Role::TakingOver,
@@ -131,9 +141,7 @@ mod tests {
             epoch: 7,
             owner: None,
         };
-        tracing::subscriber::with_default(subscriber.finish(), || write(&report, |_| fenced));
-        let bytes = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&bytes).into_owned()
+        captured(|| write(&report, |_| fenced))
     }
 
     #[test]

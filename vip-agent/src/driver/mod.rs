@@ -361,9 +361,10 @@ impl Driver {
     }
 
     fn answer_conflict(&mut self, vip: std::net::IpAddr, response: ConflictResponse) {
-        let role = self.election.role(vip, clock::boot_now());
+        let now = clock::boot_now();
+        let role = self.election.role(vip, now);
         let owner = role.and_then(|(_, owner, _)| owner);
-        self.conflicts.answer(vip, response, owner);
+        self.conflicts.answer(vip, response, owner, now);
     }
 
     fn next_wake(&self) -> BootInstant {

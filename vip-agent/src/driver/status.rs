@@ -171,7 +171,7 @@ impl Driver {
             epoch,
             gate: self.gate_status(ip, one, now),
             address: links.iter().any(is_there),
-            conflict: self.conflicts.status(ip),
+            conflict: self.conflicts.status(ip, now),
             counters: self.counters(ip),
         }
     }
