@@ -4,33 +4,27 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use pnet::{
     packet::{
-        arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket},
-        ethernet::{EtherType, EtherTypes, MutableEthernetPacket},
+        arp::{ArpOperation, ArpOperations},
         icmpv6::{
-            Icmpv6Packet, Icmpv6Types, checksum,
+            Icmpv6Types,
             ndp::{
                 Icmpv6Codes, MutableNdpOptionPacket, MutableNeighborAdvertPacket, NdpOptionTypes,
                 NeighborAdvertFlags,
             },
         },
-        ip::IpNextHeaderProtocols,
-        ipv6::MutableIpv6Packet,
     },
     util::MacAddr,
 };
 
-const ETHERNET_LEN: usize = MutableEthernetPacket::minimum_packet_size();
-const ARP_LEN: usize = MutableArpPacket::minimum_packet_size();
-const IPV6_LEN: usize = MutableIpv6Packet::minimum_packet_size();
+use super::frame::{arp, neighbor_discovery};
+
 const ADVERT_LEN: usize = MutableNeighborAdvertPacket::minimum_packet_size();
 /// Type, length and a MAC (RFC 2464 §6).
 const OPTION_LEN: usize = 8;
-/// RFC 4861 §7.1.2: what crossed a router is not valid.
-const HOP_LIMIT: u8 = 255;
-/// RFC 4291 §2.7.1, and its MAC as RFC 2464 §7 has it.
-const ALL_NODES: (Ipv6Addr, MacAddr) = (
-    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+/// RFC 2464 §7, for the group of RFC 4291 §2.7.1.
+const ALL_NODES: (MacAddr, Ipv6Addr) = (
     MacAddr(0x33, 0x33, 0, 0, 0, 1),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
 );
 
 /// A gratuitous ARP request or reply: an ARP packet whose sender and target address are both `ip`
@@ -42,67 +36,32 @@ pub fn gratuitous_arp(mac: [u8; 6], ip: Ipv4Addr, operation: ArpOperation) -> Ve
     } else {
         MacAddr::zero()
     };
-    let mut frame = vec![0; ETHERNET_LEN + ARP_LEN];
-    let payload = ethernet(&mut frame, mac, MacAddr::broadcast(), EtherTypes::Arp);
-    let mut arp = MutableArpPacket::new(payload).expect("as long as its header");
-    arp.set_hardware_type(ArpHardwareTypes::Ethernet);
-    arp.set_protocol_type(EtherTypes::Ipv4);
-    arp.set_hw_addr_len(6);
-    arp.set_proto_addr_len(4);
-    arp.set_operation(operation);
-    arp.set_sender_hw_addr(mac);
-    arp.set_sender_proto_addr(ip);
-    arp.set_target_hw_addr(target);
-    arp.set_target_proto_addr(ip);
-    frame
+    arp(mac, ip, operation, (target, ip))
 }
 
 /// An unsolicited Neighbor Advertisement (RFC 4861 §7.2.6): from `ip`, of `ip`, at `mac`, to all
 /// nodes. Override is set, for whoever knows another MAC is to forget it; Solicited is not; Router says
 /// whether the host forwards.
 pub fn unsolicited_advertisement(mac: [u8; 6], ip: Ipv6Addr, is_router: bool) -> Vec<u8> {
-    let (group, group_mac) = ALL_NODES;
     let mac = MacAddr::from(mac);
-    let mut frame = vec![0; ETHERNET_LEN + IPV6_LEN + ADVERT_LEN + OPTION_LEN];
-    let payload = ethernet(&mut frame, mac, group_mac, EtherTypes::Ipv6);
-    let (header, message) = payload.split_at_mut(IPV6_LEN);
-    let mut ipv6 = MutableIpv6Packet::new(header).expect("as long as its header");
-    ipv6.set_version(6);
-    ipv6.set_payload_length(u16::try_from(message.len()).expect("32"));
-    ipv6.set_next_header(IpNextHeaderProtocols::Icmpv6);
-    ipv6.set_hop_limit(HOP_LIMIT);
-    ipv6.set_source(ip);
-    ipv6.set_destination(group);
-
-    let mut option = MutableNdpOptionPacket::new(&mut message[ADVERT_LEN..]).expect("long enough");
-    option.set_option_type(NdpOptionTypes::TargetLLAddr);
-    option.set_length(1); // in units of eight bytes
-    option.set_data(&mac.octets());
-    let mut advert = MutableNeighborAdvertPacket::new(message).expect("long enough");
-    advert.set_icmpv6_type(Icmpv6Types::NeighborAdvert);
-    advert.set_icmpv6_code(Icmpv6Codes::NoCode);
     let router = if is_router {
         NeighborAdvertFlags::Router
     } else {
         0
     };
-    advert.set_flags(NeighborAdvertFlags::Override | router);
-    advert.set_target_addr(ip);
-    let whole = Icmpv6Packet::new(message).expect("longer than its header");
-    let sum = checksum(&whole, &ip, &group);
-    let mut advert = MutableNeighborAdvertPacket::new(message).expect("long enough");
-    advert.set_checksum(sum);
-    frame
-}
-
-/// Fills in the Ethernet header, and returns what follows it.
-fn ethernet(frame: &mut [u8], source: MacAddr, destination: MacAddr, of: EtherType) -> &mut [u8] {
-    let (header, payload) = frame.split_at_mut(ETHERNET_LEN);
-    let mut ethernet = MutableEthernetPacket::new(header).expect("as long as its header");
-    ethernet.set_destination(destination);
-    ethernet.set_source(source);
-    ethernet.set_ethertype(of);
-    payload
+    let fill = |message: &mut [u8]| {
+        let option = &mut message[ADVERT_LEN..];
+        let mut option = MutableNdpOptionPacket::new(option).expect("long enough");
+        option.set_option_type(NdpOptionTypes::TargetLLAddr);
+        option.set_length(1); // in units of eight bytes
+        option.set_data(&mac.octets());
+        let mut advert = MutableNeighborAdvertPacket::new(message).expect("long enough");
+        advert.set_icmpv6_type(Icmpv6Types::NeighborAdvert);
+        advert.set_icmpv6_code(Icmpv6Codes::NoCode);
+        advert.set_flags(NeighborAdvertFlags::Override | router);
+        advert.set_target_addr(ip);
+    };
+    neighbor_discovery((mac, ip), ALL_NODES, ADVERT_LEN + OPTION_LEN, fill)
 }
 
 #[cfg(test)]

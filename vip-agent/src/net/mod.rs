@@ -4,6 +4,7 @@
 mod address;
 mod announce;
 mod error;
+mod frame;
 mod gratuitous;
 mod links;
 mod monitor;
@@ -25,7 +26,7 @@ pub use gratuitous::{gratuitous_arp, unsolicited_advertisement};
 pub use links::{Link, links};
 pub use monitor::{LinkMonitor, Removed};
 pub use neighbours::NeighbourManager;
-pub use probe::{arp_probe, neighbour_probe};
+pub use probe::{arp_probe, neighbor_probe};
 pub use schedule::Schedule;
 pub use sockets::destroy_bound_to;
 pub use sysctl::{has_ipv6, is_router};
