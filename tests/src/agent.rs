@@ -28,6 +28,8 @@ pub struct AgentConfig {
     pub ttl: String,
     /// `on-stop`.
     pub on_stop: String,
+    /// `on-conflict`.
+    pub on_conflict: String,
     /// `interfaces[0].interface`.
     pub interface: String,
     /// `interfaces[0].dataplane`.
@@ -49,6 +51,7 @@ impl AgentConfig {
             node: None,
             ttl: "2s".to_owned(),
             on_stop: "release".to_owned(),
+            on_conflict: "defend".to_owned(),
             interface: "eth0".to_owned(),
             dataplane: "auto".to_owned(),
             vips: vec![vip],
@@ -98,8 +101,8 @@ impl AgentConfig {
         }
         writeln!(
             yaml,
-            "lease: {{ ttl: {} }}\non-stop: {}\ninterfaces:",
-            self.ttl, self.on_stop
+            "lease: {{ ttl: {} }}\non-stop: {}\non-conflict: {}\ninterfaces:",
+            self.ttl, self.on_stop, self.on_conflict
         )?;
         let vips: Vec<String> = self
             .vips
@@ -159,20 +162,18 @@ pub fn run(node: &Node, arguments: &[&str]) -> Result<Output> {
 
 /// Asks the agent on a node by `vip-agent status --json`.
 pub fn status(node: &Node) -> Result<Status> {
-    // An agent that hangs must fail a wait, not hang the test.
-    let mut command = Command::new("timeout");
-    command
-        .arg("5")
-        .arg(binary()?)
-        .args(["status", "--json", "--state-dir"])
-        .arg(node.state_dir());
-    let text = command::succeed(&mut command)?;
+    let text = ask_status(node, &["--json"])?;
     Ok(Status(serde_json::from_str(&text).with_context(|| {
         format!(
             "`vip-agent status --json` on {} printed {text}",
             node.name()
         )
     })?))
+}
+
+/// Asks the agent on a node by `vip-agent status`.
+pub fn status_text(node: &Node) -> Result<String> {
+    ask_status(node, &[])
 }
 
 /// The agent's program: `$VIP_AGENT_BIN`, or `vip-agent` beside the running program or one directory up (cargo puts tests into `deps`).
@@ -326,6 +327,12 @@ impl VipStatus {
         self.number(&format!("/counters/{name}"))
     }
 
+    /// The MAC of the machine that claimed it last and is no member, and what was done about that.
+    pub fn conflict(&self) -> Option<(&str, &str)> {
+        let of = |field: &str| self.0.pointer(&format!("/conflict/{field}"))?.as_str();
+        Some((of("mac")?, of("response")?))
+    }
+
     fn text(&self, pointer: &str) -> &str {
         self.0
             .pointer(pointer)
@@ -339,6 +346,19 @@ impl VipStatus {
             .and_then(Value::as_u64)
             .unwrap_or_default()
     }
+}
+
+fn ask_status(node: &Node, flags: &[&str]) -> Result<String> {
+    // An agent that hangs must fail a wait, not hang the test.
+    let mut command = Command::new("timeout");
+    command
+        .arg("5")
+        .arg(binary()?)
+        .arg("status")
+        .args(flags)
+        .arg("--state-dir")
+        .arg(node.state_dir());
+    command::succeed(&mut command)
 }
 
 fn launch(node: &Node, mut command: Command, log: &str) -> Result<Process> {

@@ -21,6 +21,7 @@ use crate::probe::socket::PacketSocket;
 use crate::probe::{Plan, Probe};
 use crate::process::Process;
 use crate::run::Run;
+use crate::stranger::Stranger;
 use crate::switch::{Interface, LAN, MGMT, Switch};
 use crate::wire::Tap;
 use crate::{privilege, say, wait};
@@ -38,6 +39,7 @@ pub const VIP6: IpAddr = IpAddr::V6(SHARED.v6);
 pub const BOTH: [IpAddr; 2] = [VIP, VIP6];
 const CLIENT: Addresses = Addresses::new(77, 200);
 const NOBODY: Addresses = Addresses::new(77, 201);
+const STRANGER: Addresses = Addresses::new(77, 66);
 /// Of an agent's log, and of etcd's, which talks more.
 const TAIL_LINES: (usize, usize) = (40, 6);
 
@@ -197,6 +199,11 @@ impl Bed {
         agent::status(&self.nodes[index])
     }
 
+    /// What `vip-agent status` on a node prints.
+    pub fn status_text(&self, index: usize) -> Result<String> {
+        agent::status_text(&self.nodes[index])
+    }
+
     /// The node whose agent says that it owns a shared IP with its gate open. Nodes whose agents do not answer are passed over.
     pub fn owner_of(&self, vip: IpAddr) -> Result<Option<usize>> {
         let mut owners = Vec::new();
@@ -293,6 +300,20 @@ impl Bed {
     /// The client's end of its cable.
     pub fn client_interface(&self) -> &Interface {
         &self.client_interface
+    }
+
+    /// Plugs in a machine that is no member.
+    pub fn stranger(&self) -> Result<Stranger> {
+        let netns = self.run.namespace("stranger")?;
+        let interface = self.switch.plug(
+            &netns,
+            "stranger",
+            "eth0",
+            LAN,
+            MacAddr::new(0x52, 0x54, 0, 77, 0, 66),
+            STRANGER,
+        )?;
+        Ok(Stranger::new(netns, interface))
     }
 
     /// The last lines of every log, for a failure's report.

@@ -10,6 +10,7 @@
 //! | [`process`], [`etcd`], [`disk`], [`tls`], [`agent`], [`gate`] | the programs that run on them, their disks, and the pinned maps |
 //! | [`fault`], [`failover`] | stop, kill, freeze, power cut, cable, loss of etcd alone, a sick etcd member; and what follows |
 //! | [`undo`], [`wall_clock`] | what others on the machine undo behind an agent's back |
+//! | [`stranger`] | a machine that takes the shared IP for its own |
 //! | [`chaos`] | random faults, several at once |
 //! | [`probe`] | outage, and rounds answered by two |
 //! | [`wire`] | the neighbour protocols' frames, as the nodes send them |
@@ -33,6 +34,7 @@ pub mod probe;
 pub mod process;
 pub mod run;
 pub mod say;
+pub mod stranger;
 pub mod switch;
 pub mod tls;
 pub mod undo;

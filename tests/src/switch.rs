@@ -156,7 +156,7 @@ impl Switch {
             .within(|| PacketSocket::incoming(&interface.port))
     }
 
-    /// The port's name.
+    /// The port's name in the switch's namespace: what is sent there, the machine gets.
     pub fn port<'i>(&self, interface: &'i Interface) -> &'i str {
         &interface.port
     }
