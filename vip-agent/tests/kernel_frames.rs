@@ -7,7 +7,7 @@ use std::{path::Path, time::Instant};
 use aya::programs::XdpMode;
 use nix::net::if_::if_nametoindex;
 use stage::{
-    INTERFACE, PEER, foreign_xdp, ip, open, staged, strip_vlan_tags, vlan,
+    INTERFACE, PEER, foreign_xdp, has_tcx, ip, open, staged, strip_vlan_tags, tcx, vlan,
     wire::{PATIENCE, Wire},
 };
 use vip_agent::dataplane::{Attached, Dataplane, DataplaneMode, GateSpec};
@@ -155,6 +155,32 @@ fn behind_generic_xdp_the_owner_s_kernel_answers() {
             ..
         } = counters(&dataplane);
         assert_eq!(answered + delivered, 1, "{answered} {delivered}");
+        dataplane.close().expect("all of it can go");
+    });
+}
+
+/// A program that accepts a frame keeps it from those behind it.
+#[test]
+fn a_program_that_accepts_all_keeps_nothing_from_the_fence() {
+    staged(|bpf_dir, ifindex| {
+        if !has_tcx() {
+            eprintln!("skipped: this kernel has no TCX");
+            return;
+        }
+        let _foreign = tcx::accept_all_on_egress(ifindex);
+        let mut dataplane = attached(bpf_dir, ifindex, Attached::Native);
+        dataplane
+            .put_gate(cases::VIP.into(), gate(ifindex, 0))
+            .expect("there is room");
+        let claim = cases::arp_frame(
+            cases::BROADCAST,
+            arp::REQUEST,
+            (cases::OUR_MAC, cases::VIP),
+            ([0; 6], cases::VIP),
+        );
+        let sent = Wire::open_on(INTERFACE).try_to_send(&claim);
+        let error = sent.expect_err("the gate is shut");
+        assert_eq!(error.raw_os_error(), Some(nix::libc::ENOBUFS));
         dataplane.close().expect("all of it can go");
     });
 }

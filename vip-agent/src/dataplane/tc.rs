@@ -124,7 +124,8 @@ fn new_tc_link(
     interface: &str,
     side: TcAttachType,
 ) -> Result<FdLink, ProgramError> {
-    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+    // A program that accepts a frame keeps it from those behind it; ours never accepts.
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(interface, side, order)?;
     program.take_link(id)?.try_into().map_err(link_error)
 }

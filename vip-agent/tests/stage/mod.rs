@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod tcx;
 pub mod vlan;
 pub mod wire;
 
