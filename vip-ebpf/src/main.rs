@@ -10,23 +10,27 @@
     reason = "the hooks' macros make public functions without their comments"
 )]
 
+mod act;
 mod answer;
 mod maps;
 mod packet;
+mod record;
 
+use act::{Act, Done};
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::info;
-use maps::{Maps, boot_now_ns, count, is_logging, put_gate, tell};
+use maps::{Maps, boot_now_ns, is_logging, put_gate};
 use packet::{Frame, Received};
+use record::{left_to_the_kernel, name_of, record};
 use vip_common::{
-    abi::{Counters, Event, GATE_WORDS, VipKey},
+    abi::{GATE_WORDS, VipKey},
     reader::{Reader as _, Writer as _},
     reply,
-    verdict::{self, Dropped, Passed, Then, Verdict},
+    verdict::{self, Verdict},
 };
 
 /// `PACKET_OTHERHOST` of `linux/if_packet.h`: the frame's MAC is some other machine's.
@@ -55,70 +59,6 @@ pub fn vip_xdp(context: XdpContext) -> u32 {
         Done::Nothing | Done::Passed => xdp_action::XDP_PASS,
         Done::Answered => xdp_action::XDP_TX,
         Done::Dropped | Done::Conflict => xdp_action::XDP_DROP,
-    }
-}
-
-/// What was done with a frame.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Done {
-    Nothing,
-    Answered,
-    Passed,
-    Dropped,
-    Conflict,
-}
-
-impl Done {
-    /// For the debugging log.
-    #[inline(always)]
-    fn name(self) -> &'static str {
-        match self {
-            Self::Nothing => "not ours",
-            Self::Answered => "answered",
-            Self::Passed => "passed",
-            Self::Dropped => "dropped",
-            Self::Conflict => "conflict",
-        }
-    }
-}
-
-/// Does in XDP what a verdict asks for.
-#[derive(Clone, Copy)]
-struct Act<'a> {
-    context: &'a XdpContext,
-    around: &'a Maps,
-}
-
-impl Then for Act<'_> {
-    type Done = Done;
-
-    #[inline(always)]
-    fn act(self, mut verdict: Verdict) -> Done {
-        if let Verdict::Answer { slot, question, .. } = verdict
-            && !answer::resize_xdp(self.context, question)
-        {
-            verdict = left_to_the_kernel(slot);
-        }
-        record(&verdict, self.around);
-        match verdict {
-            Verdict::NotOurs => Done::Nothing,
-            Verdict::Pass { .. } => Done::Passed,
-            Verdict::Conflict { .. } => Done::Conflict,
-            // Only egress makes probes.
-            Verdict::Anonymise { .. } | Verdict::Drop { .. } => Done::Dropped,
-            Verdict::Answer {
-                question,
-                mac,
-                is_router,
-                ..
-            } => {
-                let mut frame = Frame::of_xdp(self.context);
-                match reply::answer(&mut frame, question, mac, is_router) {
-                    Some(()) => Done::Answered,
-                    None => Done::Dropped,
-                }
-            }
-        }
     }
 }
 
@@ -272,69 +212,6 @@ fn tc_action(verdict: &Verdict) -> i32 {
         | Verdict::Anonymise { .. }
         | Verdict::Drop { .. }
         | Verdict::Conflict { .. } => TC_ACT_SHOT,
-    }
-}
-
-/// Who owns it has the address too: its kernel answers where we cannot, only later.
-#[inline(always)]
-fn left_to_the_kernel(slot: u32) -> Verdict {
-    Verdict::Pass {
-        slot,
-        reason: Passed::Delivered,
-    }
-}
-
-/// Counts, and tells user space of conflicts.
-#[inline(always)]
-fn record(verdict: &Verdict, around: &Maps) {
-    match *verdict {
-        Verdict::NotOurs => {}
-        Verdict::Answer { slot, .. } => count(slot, |row| &mut row.answered),
-        Verdict::Anonymise { slot, .. } => count(slot, |row| &mut row.guarded),
-        Verdict::Pass { slot, reason } => count(slot, |row: &mut Counters| match reason {
-            Passed::Delivered => &mut row.delivered,
-            Passed::Claim => &mut row.claims_passed,
-            Passed::Sent => &mut row.sent,
-        }),
-        Verdict::Drop { slot, reason } => count(slot, |row: &mut Counters| match reason {
-            Dropped::Stale => &mut row.stale,
-            Dropped::Looped => &mut row.looped,
-            Dropped::Claim => &mut row.claims_dropped,
-            Dropped::Guarded => &mut row.guarded,
-            Dropped::Fenced => &mut row.fenced,
-        }),
-        Verdict::Conflict {
-            slot,
-            vip,
-            claimant,
-            operation,
-        } => {
-            count(slot, |row| &mut row.conflicts);
-            tell(
-                slot,
-                &Event {
-                    at_ns: boot_now_ns(),
-                    vip,
-                    ifindex: around.ifindex,
-                    op: operation,
-                    mac: claimant,
-                    reserved: [0; 4],
-                },
-            );
-        }
-    }
-}
-
-/// For the debugging log.
-#[inline(always)]
-fn name_of(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::NotOurs => "not ours",
-        Verdict::Answer { .. } => "answered",
-        Verdict::Anonymise { .. } => "made a probe",
-        Verdict::Pass { .. } => "passed",
-        Verdict::Drop { .. } => "dropped",
-        Verdict::Conflict { .. } => "conflict",
     }
 }
 
