@@ -39,6 +39,14 @@ fn shown() -> String {
     ip(&["-d", "link", "show", INTERFACE])
 }
 
+/// What nobody holds any more the kernel detaches a little later.
+fn await_no_xdp() {
+    let deadline = Instant::now() + PATIENCE;
+    while shown().contains("xdp") {
+        assert!(Instant::now() < deadline, "{}", shown());
+    }
+}
+
 fn link_id(bpf_dir: &Path, pin: &str) -> (u32, u32) {
     let pin = PinnedLink::from_pin(bpf_dir.join("links").join(pin)).expect("it is pinned");
     let info = aya::programs::links::FdLink::from(pin)
@@ -187,7 +195,7 @@ fn a_second_start_swaps_the_programs_in_place_and_finds_the_gates() {
             assert_ne!(program, swapped_program, "with another program in it");
         }
         second.close().expect("all of it can go");
-        assert!(!shown().contains("xdp"), "{}", shown());
+        await_no_xdp();
         assert!(!bpf_dir.exists());
     });
 }
@@ -217,7 +225,7 @@ fn generic_is_refused_where_tags_are_stripped() {
             why.to_string().contains("ethtool -K va rxvlan off"),
             "{why}"
         );
-        assert!(!shown().contains("xdp"), "{}", shown());
+        await_no_xdp();
         dataplane.close().expect("all of it can go");
     });
 }
@@ -291,13 +299,13 @@ fn tc_stays_tc_at_the_next_start_unless_another_mode_is_asked_for() {
             attachment.why_not_better
         };
         assert_eq!(attach(DataplaneMode::Tc, Attached::Tc), None);
-        assert!(!shown().contains("xdp"), "{}", shown());
+        await_no_xdp();
         let why = attach(DataplaneMode::Auto, Attached::Tc).expect("XDP would be better");
         assert!(why.contains("by the process before"), "{why}");
         assert_eq!(attach(DataplaneMode::Native, Attached::Native), None);
         assert_eq!(attach(DataplaneMode::Auto, Attached::Native), None);
         assert_eq!(attach(DataplaneMode::Tc, Attached::Tc), None);
-        assert!(!shown().contains("xdp"), "{}", shown());
+        await_no_xdp();
         clean_up(bpf_dir);
     });
 }
@@ -312,7 +320,7 @@ fn what_no_interface_needs_any_more_is_detached() {
         drop(first);
         let mut second = open(bpf_dir);
         second.drop_unused_links().expect("they can go");
-        assert!(!shown().contains("xdp"), "{}", shown());
+        await_no_xdp();
         second.close().expect("the rest can go");
     });
 }
