@@ -287,3 +287,37 @@ fn a_guard_beside_generic_xdp() {
         a_guard_judges_only_what_is_for_us_and_of_no_vlan(bpf_dir, ifindex, Attached::Generic)
     });
 }
+
+/// A container that claims the address on its bridge must not make us deaf to who does on the network.
+#[test]
+fn what_is_told_of_a_guarded_interface_keeps_nothing_waiting() {
+    staged(|bpf_dir, ifindex| {
+        let mut dataplane = attached(bpf_dir, ifindex, Attached::Native);
+        dataplane
+            .guard(INTERFACE, ifindex)
+            .expect("it attaches beside the other");
+        let elsewhere = if_nametoindex(PEER).expect("the stage has it");
+        let mut wire = Wire::open();
+        for carrier in [elsewhere, ifindex] {
+            dataplane
+                .put_gate(cases::VIP.into(), gate(carrier, 0))
+                .expect("there is room");
+            wire.send(&cases::arp_frame(
+                cases::BROADCAST,
+                arp::REQUEST,
+                (cases::FOREIGN_MAC, cases::VIP),
+                ([0; 6], cases::VIP),
+            ));
+            let deadline = Instant::now() + PATIENCE;
+            let event = loop {
+                match dataplane.event_at_hand() {
+                    Some(event) => break event,
+                    None => assert!(Instant::now() < deadline, "{:?}", counters(&dataplane)),
+                }
+            };
+            assert_eq!((event.mac, event.op), (cases::FOREIGN_MAC, arp::REQUEST));
+        }
+        assert_eq!(counters(&dataplane).conflicts, 2);
+        dataplane.close().expect("all of it can go");
+    });
+}

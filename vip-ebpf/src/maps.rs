@@ -129,7 +129,8 @@ pub fn count(slot: u32, counter: impl FnOnce(&mut Counters) -> &mut u64) {
 }
 
 /// Tells user space of a conflict, at most once in a while: a flood of them must not cost more than
-/// dropping it.
+/// dropping it. What was heard where the shared IP is not carried, as on a container's bridge, has to
+/// wait twice as long, and keeps nothing waiting that is heard where it is.
 #[inline(always)]
 pub fn tell(slot: u32, event: &Event) {
     let Some(row) = COUNTERS.get_ptr_mut(slot) else {
@@ -137,12 +138,30 @@ pub fn tell(slot: u32, event: &Event) {
     };
     // SAFETY: as in `count`.
     let row = unsafe { &mut *row };
-    if event.at_ns.wrapping_sub(row.last_event_ns) < EVENT_INTERVAL_NS {
+    let since_ns = event.at_ns.wrapping_sub(row.last_event_ns);
+    if since_ns < EVENT_INTERVAL_NS {
         return;
     }
-    row.last_event_ns = event.at_ns;
+    row.last_event_ns = if is_carried(event) {
+        event.at_ns
+    } else if since_ns < 2 * EVENT_INTERVAL_NS {
+        return;
+    } else {
+        event.at_ns.saturating_sub(EVENT_INTERVAL_NS)
+    };
     // A full buffer loses the event; the counter has it all the same.
     let _ = EVENTS.output(*event, 0);
+}
+
+/// Whether it was heard on the interface that carries the shared IP.
+#[inline(always)]
+fn is_carried(event: &Event) -> bool {
+    let heard_by = Maps {
+        ifindex: event.ifindex,
+        came_in_by: 0,
+    };
+    let gate = heard_by.gate(&event.vip);
+    gate.is_some_and(|gate| gate.ifindex == event.ifindex)
 }
 
 /// Whether debugging output is wanted.
