@@ -1,9 +1,11 @@
 //! The host around an agent: what others do to address, interface, programs, pins and disk behind its back.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
+use serde_json::Value;
 use vip_tests::agent::{self, AgentConfig};
 use vip_tests::bed::{Bed, Setup, VIP, scenario};
 use vip_tests::failover::{SETTLED_WITHIN, STEADY, calm, fail_over, never_two, up};
@@ -227,16 +229,43 @@ fn a_program_that_somebody_detaches_is_attached_again_and_guards_as_before() -> 
 }
 
 #[test]
-fn a_program_that_takes_the_place_of_ours_makes_the_owner_give_up() -> Result<()> {
+fn a_program_that_takes_the_place_of_ours_sends_the_owner_down_to_tc() -> Result<()> {
     scenario("another program in our place", SETUP, |bed| {
         let (owner, probe) = up(bed, &AgentConfig::new(VIP))?;
-        let pin = bed.nodes[owner].bpffs().join("another");
+        bed.cluster.lead_elsewhere(owner)?;
+        let epoch = bed.status(owner)?.vip(VIP)?.epoch();
+        let mark = probe.mark()?;
+        let pin = take_the_hook(bed, owner)?;
+        wait::until_true("the same verdicts in TC", SETTLED_WITHIN, || {
+            let interface = bed.status(owner)?.interface("eth0")?;
+            Ok(interface.get("dataplane").and_then(Value::as_str) == Some("tc"))
+        })?;
+        probe.steady(STEADY, SETTLED_WITHIN)?;
+        let report = probe.since(mark)?;
+        undisturbed(bed, owner, epoch, "another program", &report)?;
+        // A frozen owner without them would answer beside the next.
+        let failover = fail_over(bed, &probe, owner, |bed| bed.freeze_agent(owner))?;
+        never_two(&failover.report)?;
+        bed.thaw_agent(owner)?;
+        calm(bed, &probe, &failover)?;
+        ensure!(pin.exists(), "the other program is not there any more");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_program_that_takes_the_place_of_ours_makes_the_owner_give_up_where_nothing_else_will_do()
+-> Result<()> {
+    scenario("another program in our only place", SETUP, |bed| {
+        let config = AgentConfig {
+            dataplane: "native".to_owned(),
+            ..AgentConfig::new(VIP)
+        };
+        let (owner, probe) = up(bed, &config)?;
+        let mut pin = None;
         let failover = fail_over(bed, &probe, owner, |bed| {
-            let node = &bed.nodes[owner];
-            undo::detach(node, "-xdp-native")?;
-            let another = XdpPass::load()?;
-            node.netns()
-                .within(|| another.attach(if_nametoindex("eth0")?, &pin))
+            pin = Some(take_the_hook(bed, owner)?);
+            Ok(())
         })?;
         say::measured(
             "another program outage",
@@ -245,7 +274,7 @@ fn a_program_that_takes_the_place_of_ours_makes_the_owner_give_up() -> Result<()
         );
         never_two(&failover.report)?;
         given_up(bed, owner, "eth0: another XDP program is attached")?;
-        std::fs::remove_file(&pin)?;
+        std::fs::remove_file(pin.context("it was taken")?)?;
         fit_again(bed, owner)?;
         calm(bed, &probe, &failover)?;
         Ok(())
@@ -421,6 +450,17 @@ fn undisturbed(bed: &Bed, owner: usize, epoch: u64, what: &str, report: &Report)
 }
 
 /// Waits until a node that cannot serve says why, with its gate shut and the address off.
+/// Detaches our XDP program and attaches another one, which stays for as long as its pin does.
+fn take_the_hook(bed: &Bed, index: usize) -> Result<PathBuf> {
+    let node = &bed.nodes[index];
+    let pin = node.bpffs().join("another");
+    undo::detach(node, "-xdp-native")?;
+    let another = XdpPass::load()?;
+    node.netns()
+        .within(|| another.attach(if_nametoindex("eth0")?, &pin))?;
+    Ok(pin)
+}
+
 fn given_up(bed: &Bed, index: usize, why: &str) -> Result<()> {
     wait::until_true(&format!("{why:?} in the status"), SETTLED_WITHIN, || {
         let status = bed.status(index)?;
