@@ -26,7 +26,7 @@ usage: cargo xtask <command>
   test                   format, lints, builds and every test (root)
   simulate [--schedules N] [--seed S]
                          the election under N random schedules of simulated faults (100000, seed 1), and its mutants
-  test-kernels [--kernel 6.1|6.12] [--test NAME]
+  test-kernels [--kernel 6.1|6.12] [--test NAME]...
                          the kernel tests, one or all, on Debian's stock kernels, one or all, each in an emulated machine
   chaos [--minutes N] [--seed S]
                          the testbed under random faults for N minutes (10, seed 1) (root)
@@ -191,7 +191,7 @@ mod tests {
             parse("test-kernels --test kernel_verdicts --kernel 6.12"),
             Ok(Command::TestKernels(kernels::Options {
                 kernel: Some(kernels::KERNELS[1]),
-                test: Some("kernel_verdicts".to_owned())
+                tests: vec!["kernel_verdicts".to_owned()]
             }))
         );
         assert_eq!(parse("--help"), Ok(Command::Help));

@@ -38,8 +38,8 @@ pub const KERNELS: &[Kernel] = &[
 pub struct Options {
     /// One, or all.
     pub kernel: Option<Kernel>,
-    /// One test program, or all.
-    pub test: Option<String>,
+    /// Some test programs; none: all.
+    pub tests: Vec<String>,
 }
 
 impl Options {
@@ -59,7 +59,7 @@ impl Options {
                     rest
                 }
                 ["--test", name, rest @ ..] => {
-                    options.test = Some((*name).to_owned());
+                    options.tests.push((*name).to_owned());
                     rest
                 }
                 _ => return Err(format!("`test-kernels` does not take `{}`", rest.join(" "))),
@@ -73,7 +73,7 @@ impl Options {
 pub fn test(options: &Options) -> Result<(), Failure> {
     setup::setup(&[needs::ALWAYS, needs::KERNELS])?;
     build_ebpf::build()?;
-    let programs = build(options.test.as_deref())?;
+    let programs = build(&options.tests)?;
     let folder = run::target().join("kernels");
     fs::create_dir_all(&folder).map_err(|error| failed("make", &folder, &error))?;
     let mut machines = Vec::new();
@@ -116,8 +116,8 @@ pub struct Programs {
     tests: Vec<(String, PathBuf)>,
 }
 
-/// Builds the tests that concern the kernel, all whose name says so, or the one that is asked for.
-fn build(only: Option<&str>) -> Result<Programs, Failure> {
+/// Builds the tests that concern the kernel, all whose name says so, or those that are asked for.
+fn build(only: &[String]) -> Result<Programs, Failure> {
     let folder = run::root().join("vip-agent/tests");
     let entries = fs::read_dir(&folder).map_err(|error| failed("read", &folder, &error))?;
     let mut names: Vec<String> = entries
@@ -125,12 +125,11 @@ fn build(only: Option<&str>) -> Result<Programs, Failure> {
         // One of several files is a folder.
         .map(|name| name.trim_end_matches(".rs").to_owned())
         .filter(|name| name.starts_with("kernel_"))
-        .filter(|name| only.is_none_or(|only| only == name))
+        .filter(|name| only.is_empty() || only.contains(name))
         .collect();
-    if names.is_empty() {
-        let only = only.unwrap_or("kernel_*");
+    if let Some(lacking) = only.iter().find(|name| !names.contains(name)) {
         return Err(Failure::new(format!(
-            "test-kernels: there is no {}/{only}",
+            "test-kernels: there is no {}/{lacking}",
             folder.display()
         )));
     }
