@@ -25,6 +25,14 @@ pub(super) enum Unfit {
          name {0} up`), or name {1} in the configuration and restart"
     )]
     Renamed(String, String),
+    #[error(
+        "interface {port}: it is a port of {master}, which takes its frames; name {mend} in the configuration"
+    )]
+    Port {
+        port: String,
+        master: String,
+        mend: String,
+    },
     #[error("interface {0}: it is down or has no carrier")]
     Down(String),
     /// For shared IPs of IPv6 alone.
@@ -131,6 +139,7 @@ impl Interface {
             .link
             .as_ref()
             .ok_or_else(|| Unfit::Missing(name.clone()))?;
+        refuse_port(link, links)?;
         for vip in &self.config.vips {
             config::check_against_subnet(*vip, &link.addresses)?;
             let others = links
@@ -367,6 +376,24 @@ impl Interfaces {
     }
 }
 
+/// What comes in by a port of these is never the port's own: an address there would hear nothing. A VRF's
+/// port is an interface as any other.
+fn refuse_port(link: &Link, links: &[Link]) -> Result<(), Unfit> {
+    let master = links.iter().find(|one| Some(one.ifindex) == link.master);
+    let name = master.map_or("its name", |master| &master.name);
+    let port = &link.name;
+    let (master, mend) = match link.master_kind.as_str() {
+        kind @ ("bridge" | "bond" | "team") => (format!("{kind} {name}"), name.to_owned()),
+        "openvswitch" => (
+            "an Open vSwitch bridge".to_owned(),
+            format!("that bridge (`ovs-vsctl iface-to-br {port}` tells which)"),
+        ),
+        _ => return Ok(()),
+    };
+    let port = port.clone();
+    Err(Unfit::Port { port, master, mend })
+}
+
 /// Whether a link speaks ARP or ND for this host. What comes in by a port is its bridge's or bond's, unless
 /// it is one that routes (VRF): these alone have addresses that somebody gave them, for Linux gives a
 /// link-local one to ports of bridges too. What has no MAC, as tunnels have none, speaks neither.
@@ -403,22 +430,55 @@ fn spec(gate: Gate, interface: &Interface) -> GateSpec {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_port_speaks_for_this_host_only_by_an_address_that_somebody_gave_it() {
-        let port = |own: &[&str]| Link {
+    fn port(own: &[&str]) -> Link {
+        Link {
             name: "p".to_owned(),
             ifindex: 7,
             mac: [2, 0, 0, 0, 0, 7],
             up: true,
             loopback: false,
             master: Some(8),
+            master_kind: "bridge".to_owned(),
             addresses: own
                 .iter()
                 .map(|own| own.parse().expect("an address"))
                 .collect(),
             shared: Vec::new(),
             dad_failed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_port_is_refused_with_the_name_of_what_takes_its_frames_but_for_a_vrfs() {
+        let master = Link {
+            name: "m".to_owned(),
+            ifindex: 8,
+            master: None,
+            ..port(&[])
         };
+        let told = |kind: &str| {
+            let link = Link {
+                master_kind: kind.to_owned(),
+                ..port(&[])
+            };
+            let links = [link.clone(), master.clone()];
+            refuse_port(&link, &links).err().map(|why| why.to_string())
+        };
+        for kind in ["bridge", "bond", "team"] {
+            let expected = format!(
+                "interface p: it is a port of {kind} m, which takes its frames; name m in the configuration"
+            );
+            assert_eq!(told(kind), Some(expected));
+        }
+        let of_ovs = told("openvswitch").expect("refused");
+        assert!(of_ovs.contains("`ovs-vsctl iface-to-br p`"), "{of_ovs}");
+        for kind in ["vrf", ""] {
+            assert_eq!(told(kind), None);
+        }
+    }
+
+    #[test]
+    fn a_port_speaks_for_this_host_only_by_an_address_that_somebody_gave_it() {
         for (own, expected) in [
             (&[][..], false),
             (&["fe80::7/64"], false),

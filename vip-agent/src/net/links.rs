@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
 use super::{error::NetError, socket::Socket};
@@ -26,6 +26,8 @@ pub struct Link {
     pub loopback: bool,
     /// The index of the bridge, bond or the like that it is a port of.
     pub master: Option<u32>,
+    /// What kind that is, in the kernel's word: `bridge`, `bond`, `vrf`; empty without one.
+    pub master_kind: String,
     /// Its own addresses, with link-local ones: shared IPs that an agent put there are left out.
     pub addresses: Vec<IpNet>,
     /// The shared IPs that an agent put there.
@@ -136,6 +138,7 @@ fn link(message: &LinkMessage) -> Link {
     let mut name = String::new();
     let mut mac = [0; 6];
     let mut master = None;
+    let mut master_kind = String::new();
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name.clone_from(text),
@@ -143,6 +146,13 @@ fn link(message: &LinkMessage) -> Link {
                 mac = <[u8; 6]>::try_from(bytes.as_slice()).unwrap_or_default();
             }
             LinkAttribute::Controller(index) => master = Some(*index).filter(|index| *index != 0),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::PortKind(kind) = info {
+                        master_kind = kind.to_string();
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -155,6 +165,7 @@ fn link(message: &LinkMessage) -> Link {
         up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::Running),
         loopback: flags.contains(LinkFlags::Loopback),
         master,
+        master_kind,
         addresses: Vec::new(),
         shared: Vec::new(),
         dad_failed: Vec::new(),

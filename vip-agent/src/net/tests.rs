@@ -368,12 +368,14 @@ fn links_are_listed_with_addresses_of_their_own() {
                 up: true,
                 loopback: false,
                 master: None,
+                master_kind: String::new(),
                 addresses: addresses.map(|own| own.parse().expect("a subnet")).into(),
                 shared: vec![VIP, VIP6, LINK_LOCAL_VIP],
                 dad_failed: Vec::new(),
             };
             assert_eq!(va, expected);
             assert_eq!(find("vb").master, Some(find("br0").ifindex));
+            assert_eq!(find("vb").master_kind, "bridge");
             let lo = find("lo");
             assert!(lo.up && lo.loopback && lo.mac == [0; 6], "{lo:?}");
             assert!(!find("br0").up);
