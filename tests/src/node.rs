@@ -77,6 +77,14 @@ impl Node {
             .ok_or_else(|| anyhow!("{} has no {name}", self.name))
     }
 
+    /// After `eth0` was put under another interface by hand: the probe asks for that one's MAC, and the cable is the same.
+    pub fn lan_is_now(&mut self, name: &str, mac: MacAddr) {
+        for interface in self.interfaces.iter_mut().filter(|one| one.name == "eth0") {
+            name.clone_into(&mut interface.name);
+            interface.mac = mac;
+        }
+    }
+
     /// The interfaces on one network.
     pub fn on(&self, network: &str) -> impl Iterator<Item = &Interface> {
         self.interfaces
