@@ -2,7 +2,11 @@
 
 mod stage;
 
-use std::{path::Path, time::Instant};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::Path,
+    time::Instant,
+};
 
 use aya::programs::XdpMode;
 use nix::net::if_::if_nametoindex;
@@ -57,7 +61,11 @@ fn attached(bpf_dir: &Path, ifindex: u32, mode: Attached) -> Dataplane {
 }
 
 fn counters(dataplane: &Dataplane) -> Counters {
-    dataplane.counters(cases::VIP.into()).expect("it has a row")
+    counters_of(dataplane, cases::VIP)
+}
+
+fn counters_of(dataplane: &Dataplane, vip: impl Into<IpAddr>) -> Counters {
+    dataplane.counters(vip.into()).expect("it has a row")
 }
 
 /// Who of those that asked is answered: `(asker, frame)`.
@@ -203,6 +211,116 @@ fn tc_knows_a_stripped_tag() {
         wire.send(&request(cases::BROADCAST, LAST));
         assert_eq!(wire.answered_until(LAST), [[10, 0, 0, 2], LAST]);
         dataplane.close().expect("all of it can go");
+    });
+}
+
+/// Linux has taken the tag off before a bridge or a macvlan sees the frame.
+fn an_interface_above_others_knows_their_tags(bpf_dir: &Path, above: &str) {
+    strip_vlan_tags(INTERFACE, false);
+    let [a, b, c, d, e, f] = cases::OUR_MAC;
+    let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    ip(&["link", "set", above, "address", &mac]);
+    ip(&["link", "set", above, "up"]);
+    let ifindex = if_nametoindex(above).expect("it was just made");
+    let mut dataplane = open(bpf_dir);
+    dataplane.set_lease_deadline_ns(u64::MAX);
+    let refused = dataplane
+        .attach(above, ifindex, DataplaneMode::Generic)
+        .expect_err("it would take tagged frames for untagged ones");
+    assert!(refused.to_string().contains("VLAN tags"), "{refused}");
+    let attachment = dataplane
+        .attach(above, ifindex, DataplaneMode::Auto)
+        .expect("it attaches");
+    assert_eq!(attachment.mode, Attached::Tc, "{attachment:?}");
+    dataplane
+        .put_gate(cases::VIP.into(), gate(ifindex, u64::MAX))
+        .expect("there is room");
+    let mut wire = Wire::open();
+    // A bridge's port takes a moment before it forwards.
+    let deadline = Instant::now() + PATIENCE;
+    while counters(&dataplane).answered == 0 {
+        assert!(Instant::now() < deadline, "{:?}", counters(&dataplane));
+        wire.send(&request(cases::BROADCAST, [10, 0, 0, 1]));
+    }
+    let ip = |last| [10, 0, 0, last];
+    wire.send(&cases::tagged(&request(cases::BROADCAST, ip(5)), 5));
+    wire.send(&cases::tagged(&request(cases::BROADCAST, ip(6)), 0));
+    wire.send(&request(cases::BROADCAST, LAST));
+    let mut answered = wire.answered_until(LAST);
+    answered.retain(|asker| *asker != ip(1));
+    assert_eq!(answered, [ip(6), LAST]);
+    dataplane.close().expect("all of it can go");
+}
+
+#[test]
+fn a_bridge_knows_its_ports_tags() {
+    staged(|bpf_dir, _| {
+        ip(&["link", "add", "br0", "type", "bridge"]);
+        ip(&["link", "set", INTERFACE, "master", "br0"]);
+        an_interface_above_others_knows_their_tags(bpf_dir, "br0");
+    });
+}
+
+#[test]
+fn a_macvlan_knows_the_tags_of_what_it_lies_on() {
+    staged(|bpf_dir, _| {
+        ip(&[
+            "link", "add", "mv0", "link", INTERFACE, "type", "macvlan", "mode", "bridge",
+        ]);
+        an_interface_above_others_knows_their_tags(bpf_dir, "mv0");
+    });
+}
+
+/// An answer is longer than some questions and shorter than others.
+fn solicitations_of_any_length_are_answered(bpf_dir: &Path, ifindex: u32, mode: Attached) {
+    let mut dataplane = attached(bpf_dir, ifindex, mode);
+    let _peer = foreign_xdp(PEER, XdpMode::Driver);
+    dataplane
+        .put_gate(Ipv6Addr::from(cases::VIP6).into(), gate(ifindex, u64::MAX))
+        .expect("there is room");
+    let mut wire = Wire::open();
+    let own = cases::link_layer(1, cases::CLIENT_MAC);
+    let nonce = vec![14, 1, 1, 2, 3, 4, 5, 6];
+    for options in [vec![], own.clone(), [own, nonce.clone(), nonce].concat()] {
+        let group = cases::solicited_node(cases::VIP6);
+        let client = (cases::CLIENT_MAC, cases::CLIENT6);
+        let question = cases::solicitation(group, client, cases::VIP6, &options);
+        let answer = cases::advertisement(
+            client,
+            (cases::OUR_MAC, cases::VIP6),
+            0x60,
+            cases::VIP6,
+            &cases::link_layer(2, cases::OUR_MAC),
+        );
+        wire.send(&question);
+        let deadline = Instant::now() + PATIENCE;
+        while wire.heard() != Some(answer.clone()) {
+            assert!(Instant::now() < deadline, "{} octets", question.len());
+        }
+    }
+    assert_eq!(counters_of(&dataplane, cases::VIP6).answered, 3);
+    dataplane.close().expect("all of it can go");
+}
+
+#[test]
+fn solicitations_of_any_length_are_answered_native() {
+    staged(|bpf_dir, ifindex| {
+        solicitations_of_any_length_are_answered(bpf_dir, ifindex, Attached::Native)
+    });
+}
+
+#[test]
+fn solicitations_of_any_length_are_answered_generic() {
+    staged(|bpf_dir, ifindex| {
+        solicitations_of_any_length_are_answered(bpf_dir, ifindex, Attached::Generic)
+    });
+}
+
+#[test]
+fn solicitations_of_any_length_are_answered_tc() {
+    staged(|bpf_dir, ifindex| {
+        let _foreign = foreign_xdp(INTERFACE, XdpMode::Driver);
+        solicitations_of_any_length_are_answered(bpf_dir, ifindex, Attached::Tc)
     });
 }
 

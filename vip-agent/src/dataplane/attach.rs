@@ -165,7 +165,7 @@ impl Dataplane {
         wanted: DataplaneMode,
     ) -> Result<Option<Attachment>, DataplaneError> {
         for mode in Attached::BEST_FIRST {
-            let serves = mode.serves(wanted) && !is_elsewhere(interface, mode);
+            let serves = mode.serves(wanted) && misread(interface, mode).is_none();
             let (is_there, is_new) = match mode.xdp_mode() {
                 // It goes with all that is unused, when TC has taken its place.
                 Some(_) if wanted == DataplaneMode::Tc => (false, false),
@@ -205,24 +205,30 @@ impl Dataplane {
         let Some(xdp) = mode.xdp_mode() else {
             return self.attach_tc(interface, ifindex, Hook::Ingress).map(Ok);
         };
-        if is_elsewhere(interface, mode) {
-            return Ok(Err(NotAttached::Refused(
-                "native XDP of a bond, or of Hyper-V's NIC, runs on the interfaces below it, and takes \
-                 its frames for theirs"
-                    .to_owned(),
-            )));
-        }
-        if mode == Attached::Generic && offload::strips_vlan_tags(interface) {
-            return Ok(Err(NotAttached::Refused(format!(
-                "generic XDP would take tagged frames for untagged ones, for the interface strips VLAN tags \
-                 (`ethtool -K {interface} rxvlan off` ends that)"
-            ))));
+        if let Some(why) = misread(interface, mode) {
+            return Ok(Err(NotAttached::Refused(why)));
         }
         self.attach_xdp(interface, ifindex, xdp)
     }
 }
 
-/// Whether the program would meet the frames of another interface: it would find no gate of ours.
-fn is_elsewhere(interface: &str, mode: Attached) -> bool {
-    mode == Attached::Native && offload::hands_xdp_down(interface)
+/// Why the program would take frames for what they are not, if it would.
+fn misread(interface: &str, mode: Attached) -> Option<String> {
+    match mode {
+        Attached::Native if offload::hands_xdp_down(interface) => Some(
+            "native XDP of a bond, or of Hyper-V's NIC, runs on the interfaces below it, and takes \
+             its frames for theirs"
+                .to_owned(),
+        ),
+        Attached::Generic if offload::is_handed_frames(interface) => Some(
+            "generic XDP would take tagged frames for untagged ones, for the interface gets its frames \
+             from others, without their VLAN tags"
+                .to_owned(),
+        ),
+        Attached::Generic if offload::strips_vlan_tags(interface) => Some(format!(
+            "generic XDP would take tagged frames for untagged ones, for the interface strips VLAN tags \
+             (`ethtool -K {interface} rxvlan off` ends that)"
+        )),
+        Attached::Native | Attached::Generic | Attached::Tc => None,
+    }
 }

@@ -18,6 +18,17 @@ const GET_DRIVER: u32 = 3;
 /// virtual function.
 const HANDING_DOWN: [&str; 2] = ["bonding", "hv_netvsc"];
 
+/// Drivers of interfaces whose frames come in by others: Linux takes the tag off there, whatever the
+/// NIC left in.
+const HANDED_FRAMES: [&str; 6] = [
+    "bridge",
+    "macvlan",
+    "ipvlan",
+    "team",
+    "bonding",
+    "openvswitch",
+];
+
 /// `struct ethtool_value`.
 #[repr(C)]
 struct Value {
@@ -43,6 +54,12 @@ pub(super) fn strips_vlan_tags(interface: &str) -> bool {
 /// where it can't be told.
 pub(super) fn hands_xdp_down(interface: &str) -> bool {
     driver(interface).is_ok_and(|driver| HANDING_DOWN.contains(&driver.as_str()))
+}
+
+/// Whether the interface gets its frames from other interfaces, their VLAN tags beside them. `false`
+/// where it can't be told.
+pub(super) fn is_handed_frames(interface: &str) -> bool {
+    driver(interface).is_ok_and(|driver| HANDED_FRAMES.contains(&driver.as_str()))
 }
 
 fn flags(interface: &str) -> io::Result<u32> {
