@@ -20,7 +20,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// What was heard of each shared IP.
 #[derive(Default)]
 pub(super) struct Conflicts {
-    by_vip: BTreeMap<IpAddr, Conflict>,
+    /// On its own interface (`false`) and on others (`true`), which keep nothing of the former back.
+    by_vip: BTreeMap<(IpAddr, bool), Conflict>,
     /// The one that the election is being told of.
     latest: Option<Heard>,
 }
@@ -65,7 +66,9 @@ impl Conflicts {
         let Some(latest) = self.latest.take() else {
             return;
         };
-        let before = self.by_vip.remove(&vip);
+        let key = (vip, response == ConflictResponse::Elsewhere);
+        let before = self.by_vip.remove(&key);
+        let is_another_response = before.as_ref().is_some_and(|one| one.response != response);
         let (logged_at, untold) = before
             .as_ref()
             .map_or((None, 0), |one| (one.logged_at, one.untold));
@@ -82,15 +85,16 @@ impl Conflicts {
             logged_at,
             untold: untold + 1,
         };
-        if logged_at.is_none_or(|at| now >= at + LOG_INTERVAL) {
+        if is_another_response || logged_at.is_none_or(|at| now >= at + LOG_INTERVAL) {
             conflict.log(vip, owner.unwrap_or("nobody"));
             (conflict.logged_at, conflict.untold) = (Some(now), 0);
         }
-        self.by_vip.insert(vip, conflict);
+        self.by_vip.insert(key, conflict);
     }
 
     pub fn status(&self, vip: IpAddr, now: BootInstant) -> Option<ConflictStatus> {
-        let conflict = self.by_vip.get(&vip)?;
+        let heard = |elsewhere| self.by_vip.get(&(vip, elsewhere));
+        let conflict = heard(false).or_else(|| heard(true))?;
         let rfc3339 = |time| humantime::format_rfc3339_millis(time).to_string();
         Some(ConflictStatus {
             mac: conflict.latest.mac,
@@ -180,6 +184,23 @@ mod tests {
     fn meet(conflicts: &mut Conflicts, last_octet: u8, now: BootInstant) {
         conflicts.hear(&claim_by(last_octet), "eth0".to_owned());
         conflicts.answer(VIP, ConflictResponse::Defended, Some("n1"), now);
+    }
+
+    #[test]
+    fn what_is_heard_elsewhere_hides_nothing() {
+        let mut conflicts = Conflicts::default();
+        let at = at_s(1);
+        conflicts.hear(&claim_by(7), "eth0".to_owned());
+        conflicts.answer(VIP, ConflictResponse::Defended, Some("n1"), at);
+        conflicts.hear(&claim_by(9), "br0".to_owned());
+        conflicts.answer(VIP, ConflictResponse::Elsewhere, Some("n1"), at);
+        let status = conflicts.status(VIP, at).expect("two were heard");
+        assert_eq!(status.response, ConflictResponse::Defended);
+        assert_eq!(status.interface, "eth0");
+        conflicts.hear(&claim_by(7), "eth0".to_owned());
+        conflicts.answer(VIP, ConflictResponse::Defended, Some("n1"), at);
+        let status = conflicts.status(VIP, at).expect("three were heard");
+        assert_eq!(status.count, 2);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(super) struct Interface {
     /// The index of the link that was last known, by this process or an earlier one.
     held: Option<u32>,
     pub attachment: Option<Attachment>,
+    /// What it was until a program of it was detached.
+    lost: Option<Attachment>,
     pub unfit: Option<Unfit>,
     /// What keeps it from serving IPv6, beside that.
     pub unfit_for_ipv6: Option<Unfit>,
@@ -150,7 +152,12 @@ impl Interface {
             }
         }
         if let (true, None, Some(dataplane)) = (self.is_fenced(), &self.attachment, dataplane) {
-            let attachment = dataplane.attach(&link.name, link.ifindex, self.config.dataplane)?;
+            let mut attachment =
+                dataplane.attach(&link.name, link.ifindex, self.config.dataplane)?;
+            // What still stood does not say why it was chosen.
+            if let Some(lost) = self.lost.take().filter(|lost| lost.mode == attachment.mode) {
+                attachment.why_not_better = attachment.why_not_better.or(lost.why_not_better);
+            }
             tracing::info!(
                 interface = name,
                 dataplane = %attachment.mode,
@@ -180,6 +187,7 @@ impl Interfaces {
                     link: None,
                     held: None,
                     attachment: None,
+                    lost: None,
                     unfit,
                     unfit_for_ipv6: None,
                     is_router: false,
@@ -265,7 +273,7 @@ impl Interfaces {
     /// A program of this link is not attached any more: [`refresh`](Self::refresh) attaches it again.
     pub fn forget_attachment(&mut self, ifindex: u32) {
         for interface in self.all.iter_mut().filter(|one| one.held == Some(ifindex)) {
-            interface.attachment = None;
+            interface.lost = interface.attachment.take();
         }
     }
 

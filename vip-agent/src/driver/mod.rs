@@ -37,7 +37,7 @@ use crate::{
     clock,
     config::{Config, OnStop},
     dataplane::{self, Dataplane},
-    election::{Action, BootInstant, Election, Event, Exit, Mac, Report, Stop},
+    election::{Action, BootInstant, DEFEND_INTERVAL, Election, Event, Exit, Mac, Report, Stop},
     net::{self, Announcer, LinkMonitor, Removed},
     state::StateDir,
     status::ConflictResponse,
@@ -349,6 +349,11 @@ impl Driver {
                 return Ok(None);
             }
         };
+        // The buffer is pinned: what a process did not live to read, the next one finds there.
+        let age = clock::boot_now().as_ns().saturating_sub(event.at_ns);
+        if Duration::from_nanos(age) > DEFEND_INTERVAL {
+            return Ok(None);
+        }
         let (vip, mac) = (event.vip.ip(), Mac(event.mac));
         self.conflicts
             .hear(&event, self.interfaces.name_of(event.ifindex));

@@ -42,8 +42,20 @@ impl Driver {
     pub(super) async fn look_after(&mut self) -> anyhow::Result<Option<Exit>> {
         self.upkeep.due = clock::boot_now() + EVERY;
         self.keep_lease();
+        let detached = self.look_after_dataplane();
+        if !detached.is_empty() {
+            return self.attach_again(&detached).await;
+        }
+        if self.interfaces.settings_changed() {
+            return self.look_at_interfaces(&[]).await;
+        }
+        Ok(None)
+    }
+
+    /// Returns what was detached: the interfaces' indices, and which program.
+    fn look_after_dataplane(&mut self) -> Vec<(u32, String)> {
         let Some(dataplane) = &mut self.dataplane else {
-            return Ok(None);
+            return Vec::new();
         };
         let mut detached = Vec::new();
         let mut pins_trouble = None;
@@ -57,13 +69,7 @@ impl Driver {
             }
         }
         self.note_pins(pins_trouble);
-        if !detached.is_empty() {
-            return self.attach_again(&detached).await;
-        }
-        if self.interfaces.settings_changed() {
-            return self.look_at_interfaces(&[]).await;
-        }
-        Ok(None)
+        detached
     }
 
     /// Keeps the lease for the next start; it is tried again for as long as it fails. Without it the

@@ -6,7 +6,7 @@ use super::{record::Mac, time::BootInstant};
 
 /// Between two defences of an address, and for as long as a stranger that was heard is taken to be
 /// there still (RFC 5227 §1.1 and §2.4).
-pub(super) const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How one shared IP is to be kept apart from strangers.
 #[derive(Clone, Copy, Debug)]

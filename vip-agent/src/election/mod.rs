@@ -41,6 +41,7 @@ use std::{
 };
 
 pub use action::{Action, Exit, Gate, Report, Response, Role};
+pub use conflict::DEFEND_INTERVAL;
 pub use event::{Change, Event, Outcome, RoundId, Snapshot, Stop};
 pub use record::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Version, to_ms};
 pub use time::BootInstant;

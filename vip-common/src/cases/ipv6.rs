@@ -323,6 +323,22 @@ fn claims(rows: &mut Vec<Case>) {
     let mut solicited = claim.clone();
     solicited[FLAGS_AT] = 0x60;
     put_checksum(&mut solicited);
+    let long = |mac: Mac| {
+        let options = [[14, 1, 0, 0, 0, 0, 0, 0]; 5].concat();
+        advertisement(EVERYBODY, (mac, VIP6), 0x20, VIP6, &options)
+    };
+    row(
+        "one too long to be checked is taken for the claim that it is",
+        Follower,
+        long(FOREIGN_MAC),
+        Conflict,
+    );
+    row(
+        "also if it is the owner's",
+        Follower,
+        long(OWNER_MAC),
+        Passes(Passed::Claim),
+    );
     row(
         "an advertisement to a group that claims to answer is invalid",
         Owner,

@@ -1,7 +1,7 @@
 //! Neighbour Solicitations and Advertisements (RFC 4861 §4.3, §4.4).
 //!
-//! A message that begins behind extension headers, or that carries more than
-//! [`MOST_OPTION_WORDS`] of options, is not recognised: the kernel judges it by itself.
+//! A message that begins behind extension headers is not recognised: the kernel judges it by itself. One
+//! that carries more than [`MOST_OPTION_WORDS`] of options is not [checked](Neighbour::is_checked).
 
 use super::{
     Layout, Mac, TAGGED_PAYLOAD, UNTAGGED_PAYLOAD,
@@ -41,11 +41,15 @@ pub const MOST_OPTION_WORDS: usize = 4;
 /// A valid message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
+    /// Whether all of it was looked at: what it claims is taken for claimed without, but what it
+    /// asks is not answered.
+    pub is_checked: bool,
     /// Whether it is an advertisement, and no solicitation.
     pub is_advertisement: bool,
     /// About which address.
     pub target: Address,
-    /// The MAC that its link-layer option names, else the frame's source.
+    /// The MAC that its link-layer option names, else the frame's source; that as well of one that was
+    /// not checked.
     pub mac: Mac,
 }
 
@@ -101,7 +105,15 @@ fn incoming_at<const AT: usize>(
     }
     let length = u16::from_be_bytes(frame.read(AT + ipv6::PAYLOAD_LENGTH)?);
     let options = usize::from(length).checked_sub(OPTIONS)?;
-    if options % 8 != 0 || options > 8 * MOST_OPTION_WORDS {
+    if options > 8 * MOST_OPTION_WORDS {
+        return Some(Neighbour {
+            is_checked: false,
+            is_advertisement,
+            target,
+            mac: frame.read(super::ETH_SOURCE)?,
+        });
+    }
+    if options % 8 != 0 {
         return None;
     }
     let mut sum = Sum::default();
@@ -130,6 +142,7 @@ fn incoming_at<const AT: usize>(
         None => frame.read(super::ETH_SOURCE)?,
     };
     is_valid.then_some(Neighbour {
+        is_checked: true,
         is_advertisement,
         target,
         mac,

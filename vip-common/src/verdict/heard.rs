@@ -70,6 +70,7 @@ impl Heard {
     #[inline(always)]
     pub fn of_ipv6(frame: &(impl Reader + ?Sized), packet: &Ipv6) -> Option<Self> {
         let Neighbour {
+            is_checked,
             is_advertisement,
             target,
             mac,
@@ -78,7 +79,8 @@ impl Heard {
         let (claimed, asked, operation) = if is_advertisement {
             (target, None, neighbour::ADVERTISEMENT)
         } else {
-            (VipKey::v6(packet.source), target, neighbour::SOLICITATION)
+            let asked = target.filter(|_| is_checked);
+            (VipKey::v6(packet.source), asked, neighbour::SOLICITATION)
         };
         Some(Self {
             claimed,
