@@ -1,6 +1,7 @@
 //! Network namespaces, made and removed by iproute2 so that `ip netns` shows them.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -53,6 +54,11 @@ impl Netns {
         let mut all = vec!["-n", self.name.as_str()];
         all.extend(arguments);
         run("ip", &all)
+    }
+
+    /// What the kernel's neighbour table there says of an address on `eth0`; empty if nothing.
+    pub fn neighbour(&self, ip: IpAddr) -> Result<String> {
+        self.ip(&["neighbour", "show", "to", &ip.to_string(), "dev", "eth0"])
     }
 
     /// Has a command start inside this namespace, in our mount namespace.

@@ -151,6 +151,16 @@ fn a_stranger_that_comes_later_is_defended_against_once_in_ten_seconds() -> Resu
             let told = log.lines().filter(|line| tells_of(line, vip, &stranger));
             ensure!(told.count() <= 2, "{log}");
             ensure!(bed.settled(vip, &ALL, SETTLED_WITHIN)? == owner);
+            // Members' kernels never heard of it.
+            let mac = bed.nodes[owner].interface("eth0")?.mac.to_string();
+            for node in bed
+                .nodes
+                .iter()
+                .filter(|node| node.name() != bed.nodes[owner].name())
+            {
+                let entry = node.netns().neighbour(vip)?;
+                ensure!(entry.contains(&mac), "{}: {entry}", node.name());
+            }
         }
         probe.steady(STEADY, SETTLED_WITHIN)?;
         never_two(&probe.finish()?)
