@@ -65,7 +65,7 @@ fn a_port_that_leaves_its_bridge_serves() -> Result<()> {
 }
 
 #[test]
-fn a_macvlan_serves_whose_parent_is_the_hosts() -> Result<()> {
+fn a_macvlan_serves_in_a_namespace_of_its_own_and_is_refused_beside_its_parent() -> Result<()> {
     scenario("on a macvlan", ETCD_ELSEWHERE, |bed| {
         let host = helper(bed, "host")?;
         let netns = bed.nodes[0].netns();
@@ -76,6 +76,18 @@ fn a_macvlan_serves_whose_parent_is_the_hosts() -> Result<()> {
             "bridge",
         ];
         netns.ip(&macvlan)?;
+        // Beside its parent it would be deaf to what the parent's guard drops.
+        let config = AgentConfig {
+            interface: "mv0".to_owned(),
+            ..AgentConfig::of_both_families()
+        };
+        bed.start_agent(0, &config)?;
+        wait::until_true("the macvlan to be refused", SETTLED_WITHIN, || {
+            let why = bed.status(0)?.waiting_for();
+            Ok(why.contains("a macvlan on eth0") && why.contains("name eth0"))
+        })?;
+        bed.stop_agent(0)?;
+        let netns = bed.nodes[0].netns();
         netns.ip(&["link", "set", "eth0", "netns", host.name()])?;
         host.ip(&["link", "set", "eth0", "up"])?;
         put_addresses_on(bed, 0, "mv0")?;

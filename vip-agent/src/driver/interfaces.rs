@@ -33,6 +33,15 @@ pub(super) enum Unfit {
         master: String,
         mend: String,
     },
+    #[error(
+        "interface {upper}: it is a {kind} on {lower}, and what keeps {lower} from speaking for shared IPs would \
+         keep them from {upper} too; name {lower} in the configuration, or give {upper} a network namespace without it"
+    )]
+    Upper {
+        upper: String,
+        kind: String,
+        lower: String,
+    },
     #[error("interface {0}: it is down or has no carrier")]
     Down(String),
     /// For shared IPs of IPv6 alone.
@@ -142,6 +151,9 @@ impl Interface {
             .as_ref()
             .ok_or_else(|| Unfit::Missing(name.clone()))?;
         refuse_port(link, links)?;
+        if self.is_fenced() {
+            refuse_upper(link, links)?;
+        }
         for vip in &self.config.vips {
             config::check_against_subnet(*vip, &link.addresses)?;
             let others = links
@@ -402,6 +414,20 @@ fn refuse_port(link: &Link, links: &[Link]) -> Result<(), Unfit> {
     Err(Unfit::Port { port, master, mend })
 }
 
+/// A macvlan hears groups by way of its parent, where the guard would drop what asks for a shared IP, and
+/// speaks by way of it. Without a guard the host would answer by the parent too.
+fn refuse_upper(link: &Link, links: &[Link]) -> Result<(), Unfit> {
+    let lower = links.iter().find(|one| Some(one.ifindex) == link.lower);
+    match (lower, link.kind.as_str()) {
+        (Some(lower), kind @ ("macvlan" | "ipvlan")) => Err(Unfit::Upper {
+            upper: link.name.clone(),
+            kind: kind.to_owned(),
+            lower: lower.name.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a link speaks ARP or ND for this host. What comes in by a port is its bridge's or bond's, unless
 /// it is one that routes (VRF): these alone have addresses that somebody gave them, for Linux gives a
 /// link-local one to ports of bridges too. What has no MAC, as tunnels have none, speaks neither.
@@ -447,6 +473,8 @@ mod tests {
             loopback: false,
             master: Some(8),
             master_kind: "bridge".to_owned(),
+            kind: "veth".to_owned(),
+            lower: None,
             addresses: own
                 .iter()
                 .map(|own| own.parse().expect("an address"))
@@ -483,6 +511,32 @@ mod tests {
         for kind in ["vrf", ""] {
             assert_eq!(told(kind), None);
         }
+    }
+
+    #[test]
+    fn a_macvlan_beside_its_parent_is_refused_and_one_alone_is_not() {
+        let parent = Link {
+            ifindex: 9,
+            ..port(&[])
+        };
+        let refused = |kind: &str, lower| {
+            let link = Link {
+                name: "v".to_owned(),
+                kind: kind.to_owned(),
+                lower,
+                ..port(&[])
+            };
+            let links = [link.clone(), parent.clone()];
+            refuse_upper(&link, &links).err().map(|why| why.to_string())
+        };
+        let told = refused("macvlan", Some(9)).expect("refused");
+        assert!(
+            told.contains("interface v: it is a macvlan on p") && told.contains("name p in"),
+            "{told}"
+        );
+        assert_eq!(refused("macvlan", None), None);
+        assert_eq!(refused("veth", Some(9)), None);
+        assert_eq!(refused("vlan", Some(9)), None);
     }
 
     #[test]

@@ -28,6 +28,11 @@ pub struct Link {
     pub master: Option<u32>,
     /// What kind that is, in the kernel's word: `bridge`, `bond`, `vrf`; empty without one.
     pub master_kind: String,
+    /// What kind it is itself, in the kernel's word: `macvlan`, `veth`; empty for a NIC.
+    pub kind: String,
+    /// The index of the link that it lies on, as a macvlan does, or is tied to, as a veth is: if that is
+    /// in this network namespace.
+    pub lower: Option<u32>,
     /// Its own addresses, with link-local ones: shared IPs that an agent put there are left out.
     pub addresses: Vec<IpNet>,
     /// The shared IPs that an agent put there.
@@ -139,6 +144,8 @@ fn link(message: &LinkMessage) -> Link {
     let mut mac = [0; 6];
     let mut master = None;
     let mut master_kind = String::new();
+    let mut kind = String::new();
+    let (mut lower, mut is_elsewhere) = (None, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name.clone_from(text),
@@ -146,10 +153,14 @@ fn link(message: &LinkMessage) -> Link {
                 mac = <[u8; 6]>::try_from(bytes.as_slice()).unwrap_or_default();
             }
             LinkAttribute::Controller(index) => master = Some(*index).filter(|index| *index != 0),
+            LinkAttribute::Link(index) => lower = Some(*index).filter(|index| *index != 0),
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
-                    if let LinkInfo::PortKind(kind) = info {
-                        master_kind = kind.to_string();
+                    match info {
+                        LinkInfo::Kind(its) => kind = its.to_string(),
+                        LinkInfo::PortKind(its) => master_kind = its.to_string(),
+                        _ => {}
                     }
                 }
             }
@@ -166,6 +177,8 @@ fn link(message: &LinkMessage) -> Link {
         loopback: flags.contains(LinkFlags::Loopback),
         master,
         master_kind,
+        kind,
+        lower: lower.filter(|_| !is_elsewhere),
         addresses: Vec::new(),
         shared: Vec::new(),
         dad_failed: Vec::new(),

@@ -369,6 +369,8 @@ fn links_are_listed_with_addresses_of_their_own() {
                 loopback: false,
                 master: None,
                 master_kind: String::new(),
+                kind: "veth".to_owned(),
+                lower: Some(find("vb").ifindex),
                 addresses: addresses.map(|own| own.parse().expect("a subnet")).into(),
                 shared: vec![VIP, VIP6, LINK_LOCAL_VIP],
                 dad_failed: Vec::new(),
@@ -376,6 +378,7 @@ fn links_are_listed_with_addresses_of_their_own() {
             assert_eq!(va, expected);
             assert_eq!(find("vb").master, Some(find("br0").ifindex));
             assert_eq!(find("vb").master_kind, "bridge");
+            assert_eq!(find("br0").kind, "bridge");
             let lo = find("lo");
             assert!(lo.up && lo.loopback && lo.mac == [0; 6], "{lo:?}");
             assert!(!find("br0").up);
