@@ -1,5 +1,6 @@
 //! The first claim, under the conditions in which agents start; and what stands then, in etcd, in the kernel and on the wire.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde_json::Value;
 use vip_tests::agent::{self, AgentConfig};
 use vip_tests::bed::{Bed, Setup, VIP, scenario};
 use vip_tests::etcd::Security;
-use vip_tests::failover::{SETTLED_WITHIN, calm, fail_over, never_two, up};
+use vip_tests::failover::{SETTLED_WITHIN, agents_up, calm, fail_over, never_two, up};
 use vip_tests::probe::tap::ArpTap;
 use vip_tests::{command, gate, wait};
 
@@ -225,6 +226,22 @@ fn tc_works_alike() -> Result<()> {
 }
 
 #[test]
+fn a_link_local_shared_ip_is_served_and_handed_over() -> Result<()> {
+    scenario("a link-local shared IP", Setup::default(), |bed| {
+        let vip = IpAddr::from(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x77, 0x1000));
+        let config = AgentConfig {
+            vips: vec![vip],
+            ..AgentConfig::new(VIP)
+        };
+        let first = agents_up(bed, &config)?;
+        answers_by(bed, vip, first)?;
+        bed.stop_agent(first)?;
+        let second = bed.next_owner(vip, first, SETTLED_WITHIN)?;
+        answers_by(bed, vip, second)
+    })
+}
+
+#[test]
 fn without_a_data_plane_the_agent_says_that_it_is_unfenced() -> Result<()> {
     scenario("dataplane: kernel", Setup::default(), |bed| {
         let config = AgentConfig {
@@ -296,6 +313,17 @@ fn an_interface_that_is_not_there_yet_is_waited_for() -> Result<()> {
         let probe = bed.probe(&[VIP])?;
         probe.steady(Duration::from_secs(1), SETTLED_WITHIN)?;
         never_two(&probe.finish()?)
+    })
+}
+
+/// The client's kernel finds it at this node, and is answered.
+fn answers_by(bed: &Bed, vip: IpAddr, node: usize) -> Result<()> {
+    let mac = bed.nodes[node].interface("eth0")?.mac.to_string();
+    let on_the_link = format!("{vip}%eth0");
+    wait::until_true(&format!("{vip} to answer at {mac}"), SETTLED_WITHIN, || {
+        let ping = ["-c", "1", "-W", "2", &on_the_link];
+        let answered = command::run_in(&bed.client, "ping", &ping).is_ok();
+        Ok(answered && bed.client.neighbour(vip)?.contains(&mac))
     })
 }
 

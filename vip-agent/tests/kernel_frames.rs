@@ -40,11 +40,15 @@ fn gate(ifindex: u32, deadline_ns: u64) -> GateSpec {
     }
 }
 
-/// Attached, at [`cases::OUR_MAC`], under a lease that does not end.
-fn attached(bpf_dir: &Path, ifindex: u32, mode: Attached) -> Dataplane {
+fn take_our_mac(interface: &str) {
     let [a, b, c, d, e, f] = cases::OUR_MAC;
     let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-    ip(&["link", "set", INTERFACE, "address", &mac]);
+    ip(&["link", "set", interface, "address", &mac]);
+}
+
+/// Attached, at [`cases::OUR_MAC`], under a lease that does not end.
+fn attached(bpf_dir: &Path, ifindex: u32, mode: Attached) -> Dataplane {
+    take_our_mac(INTERFACE);
     strip_vlan_tags(INTERFACE, false);
     let mut dataplane = open(bpf_dir);
     dataplane.set_lease_deadline_ns(u64::MAX);
@@ -217,9 +221,7 @@ fn tc_knows_a_stripped_tag() {
 /// Linux has taken the tag off before a bridge or a macvlan sees the frame.
 fn an_interface_above_others_knows_their_tags(bpf_dir: &Path, above: &str) {
     strip_vlan_tags(INTERFACE, false);
-    let [a, b, c, d, e, f] = cases::OUR_MAC;
-    let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-    ip(&["link", "set", above, "address", &mac]);
+    take_our_mac(above);
     ip(&["link", "set", above, "up"]);
     let ifindex = if_nametoindex(above).expect("it was just made");
     let mut dataplane = open(bpf_dir);
