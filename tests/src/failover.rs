@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::addresses::Family;
 use crate::agent::AgentConfig;
-use crate::bed::Bed;
+use crate::bed::{BOTH, Bed};
 use crate::probe::client::Mark;
 use crate::probe::{Probe, Report};
 use crate::say;
@@ -133,6 +133,13 @@ pub fn never_two(report: &Report) -> Result<()> {
         "answers that contradict themselves: {report:#?}"
     );
     Ok(())
+}
+
+/// The revisions of the owner keys of [`BOTH`], as an agent knows them: the same for as long as nothing changes hands.
+pub fn epochs(bed: &Bed, index: usize) -> Result<Vec<u64>> {
+    let status = bed.status(index)?;
+    let epochs = BOTH.iter().map(|vip| Ok(status.vip(*vip)?.epoch()));
+    epochs.collect()
 }
 
 fn owners(bed: &Bed, vips: &[IpAddr], known_to: &[usize]) -> Result<Vec<(IpAddr, usize)>> {

@@ -7,7 +7,9 @@ use anyhow::{Result, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 use vip_tests::agent::AgentConfig;
 use vip_tests::bed::{BOTH, Bed, Setup, scenario};
-use vip_tests::failover::{Failover, SETTLED_WITHIN, calm, fail_over, never_two, unnoticed, up};
+use vip_tests::failover::{
+    Failover, SETTLED_WITHIN, calm, epochs, fail_over, never_two, unnoticed, up,
+};
 use vip_tests::probe::Probe;
 use vip_tests::probe::client::TICK;
 use vip_tests::{gate, say, wait};
@@ -376,10 +378,4 @@ fn has_any_address(bed: &Bed, index: usize) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-fn epochs(bed: &Bed, index: usize) -> Result<Vec<u64>> {
-    let status = bed.status(index)?;
-    let epochs = BOTH.iter().map(|vip| Ok(status.vip(*vip)?.epoch()));
-    epochs.collect()
 }

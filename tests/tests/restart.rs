@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use vip_tests::agent::{self, AgentConfig};
-use vip_tests::bed::{Bed, Setup, VIP, scenario};
-use vip_tests::failover::{SETTLED_WITHIN, STEADY, never_two, unnoticed, up};
+use vip_tests::bed::{BOTH, Bed, Setup, VIP, VIP6, scenario};
+use vip_tests::failover::{SETTLED_WITHIN, STEADY, epochs, never_two, unnoticed, up};
 use vip_tests::process::Process;
 
 /// For agents that are to come back within it: on a busy machine the kernel can take seconds to load their programs.
@@ -133,25 +133,24 @@ fn goes_on(
     scenario(what, Setup::default(), |bed| {
         let config = AgentConfig {
             ttl: format!("{}s", TTL.as_secs()),
-            ..AgentConfig::new(VIP)
+            ..AgentConfig::of_both_families()
         };
         let (owner, probe) = up(bed, &config)?;
-        let epoch = bed.status(owner)?.vip(VIP)?.epoch();
+        let before = epochs(bed, owner)?;
         let mark = probe.mark()?;
         interrupt(bed, owner, &config)?;
-        bed.settled(VIP, &[0, 1, 2], SETTLED_WITHIN)?;
+        for vip in BOTH {
+            bed.settled(vip, &[0, 1, 2], SETTLED_WITHIN)?;
+        }
         // Past the old lease's end, had nobody taken it up.
         probe.steady(TTL + STEADY, SETTLED_WITHIN)?;
         unnoticed(what, &probe, mark)?;
         ensure!(
-            bed.owner_of(VIP)? == Some(owner),
+            bed.owner_of(VIP)? == Some(owner) && bed.owner_of(VIP6)? == Some(owner),
             "the shared IP changed hands"
         );
         // A gate found open is adopted as it is; the same owner key, hence the same epoch.
-        ensure!(
-            bed.status(owner)?.vip(VIP)?.epoch() == epoch,
-            "the owner key changed"
-        );
+        ensure!(epochs(bed, owner)? == before, "the owner key changed");
         Ok(())
     })
 }
@@ -160,7 +159,9 @@ fn hold(bed: &mut Bed, owner: usize) -> Result<()> {
     let status = bed.hold_agent(owner)?;
     ensure!(status.success(), "the agent on hold ended with {status}");
     ensure!(
-        bed.nodes[owner].has_address(VIP)? && !bed.nodes[owner].pins()?.is_empty(),
+        bed.nodes[owner].has_address(VIP)?
+            && bed.nodes[owner].has_address(VIP6)?
+            && !bed.nodes[owner].pins()?.is_empty(),
         "hold must leave address and pins"
     );
     Ok(())
