@@ -77,7 +77,9 @@ pub enum DataplaneError {
         interface: String,
     },
     /// The interface's driver or settings rule it out.
-    #[error("interface {interface}: {mode} XDP cannot be attached: {why}")]
+    #[error(
+        "interface {interface}: {mode} XDP cannot be attached: {why}; `dataplane: tc` does without XDP"
+    )]
     Attach {
         /// The interface.
         interface: String,

@@ -42,6 +42,8 @@ struct Conflict {
     logged_at: Option<BootInstant>,
     /// Since the last line.
     untold: u64,
+    /// Who owned the shared IP then.
+    owner: Option<String>,
 }
 
 impl Conflicts {
@@ -84,12 +86,27 @@ impl Conflicts {
             response,
             logged_at,
             untold: untold + 1,
+            owner: owner.map(str::to_owned),
         };
         if is_another_response || logged_at.is_none_or(|at| now >= at + LOG_INTERVAL) {
             conflict.log(vip, owner.unwrap_or("nobody"));
             (conflict.logged_at, conflict.untold) = (Some(now), 0);
         }
         self.by_vip.insert(key, conflict);
+    }
+
+    /// Tells what was not told when it was heard, for too little time had passed.
+    pub fn tell_rest(&mut self, now: BootInstant) {
+        for ((vip, _), conflict) in &mut self.by_vip {
+            let is_due = conflict
+                .logged_at
+                .is_some_and(|at| now >= at + LOG_INTERVAL);
+            if conflict.untold > 0 && is_due {
+                let owner = conflict.owner.clone();
+                conflict.log(*vip, owner.as_deref().unwrap_or("nobody"));
+                (conflict.logged_at, conflict.untold) = (Some(now), 0);
+            }
+        }
     }
 
     pub fn status(&self, vip: IpAddr, now: BootInstant) -> Option<ConflictStatus> {
@@ -223,6 +240,15 @@ mod tests {
         }
         let status = conflicts.status(VIP, at_s(22)).expect("one was heard");
         assert_eq!((status.count, status.last_seen_ms_ago), (21, 2000));
+    }
+
+    #[test]
+    fn the_last_ones_are_told_too() {
+        let mut conflicts = Conflicts::default();
+        (0..5).for_each(|s| meet(&mut conflicts, 9, at_s(s)));
+        let log = captured(|| (5..60).for_each(|s| conflicts.tell_rest(at_s(s))));
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("times=4"), "{log}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use vip_common::abi;
 
 use crate::{
     config::{self, InterfaceConfig},
-    dataplane::{Attachment, Dataplane, DataplaneError, GateSpec},
+    dataplane::{Attached, Attachment, Dataplane, DataplaneError, GateSpec},
     election::{Gate, Mac},
     net::{self, Link},
 };
@@ -176,6 +176,13 @@ impl Interface {
                 why_not_better = attachment.why_not_better,
                 "attached"
             );
+            if attachment.mode == Attached::Native && link.kind == "veth" {
+                tracing::warn!(
+                    interface = name,
+                    "a veth sends what XDP answers only if the other end of the pair runs an XDP program too (`ethtool -S` \
+                     counts `xdp_tx_errors` otherwise): if clients are not answered, set `dataplane: tc`"
+                );
+            }
             self.attachment = Some(attachment);
         }
         if link.name != *name {

@@ -40,8 +40,10 @@ impl Upkeep {
 
 impl Driver {
     pub(super) async fn look_after(&mut self) -> anyhow::Result<Option<Exit>> {
-        self.upkeep.due = clock::boot_now() + EVERY;
+        let now = clock::boot_now();
+        self.upkeep.due = now + EVERY;
         self.keep_lease();
+        self.conflicts.tell_rest(now);
         let detached = self.look_after_dataplane();
         if !detached.is_empty() {
             return self.attach_again(&detached).await;
