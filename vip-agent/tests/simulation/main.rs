@@ -26,7 +26,7 @@ use schedule::any_schedule;
 use world::{Tally, World};
 
 /// What a plain test run affords.
-const FEW: u32 = 3_000;
+const FEW: u32 = 2_000;
 /// Within so many schedules each mutant is found out.
 const ENOUGH_FOR_A_MUTANT: u32 = 20_000;
 
