@@ -291,7 +291,7 @@ fn log_says(bed: &Bed, vip: IpAddr, index: usize, stranger: &Stranger, what: &st
 fn tells_of(line: &str, vip: IpAddr, stranger: &Stranger) -> bool {
     let via = match vip {
         IpAddr::V4(_) => "via=\"ARP re",
-        IpAddr::V6(_) => "via=\"Neighbor Advertisement\"",
+        IpAddr::V6(_) => "via=\"Neighbour Advertisement\"",
     };
     let mac = format!("mac={} ", stranger.mac());
     line.contains(&format!("vip={vip} ")) && line.contains(&mac) && line.contains(via)

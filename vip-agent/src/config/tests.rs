@@ -702,7 +702,7 @@ fn each_family_has_advice_of_its_own() {
     assert_eq!(
         text.expect("it is outside"),
         "fd01::64 is in none of eth0's networks (fd00::/64): who has no route to it there sends no \
-         Neighbor Solicitation for it"
+         Neighbour Solicitation for it"
     );
 }
 

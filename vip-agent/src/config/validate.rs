@@ -82,7 +82,7 @@ pub fn advice_on_subnet(vip: IpAddr, name: &str, addresses: &[IpNet]) -> Option<
     let networks: Vec<String> = networks.iter().map(|own| own.trunc().to_string()).collect();
     let question = match vip {
         IpAddr::V4(_) => "ARP request",
-        IpAddr::V6(_) => "Neighbor Solicitation",
+        IpAddr::V6(_) => "Neighbour Solicitation",
     };
     Some(format!(
         "{vip} is in none of {name}'s networks ({}): who has no route to it there sends no {question} for it",

@@ -170,8 +170,8 @@ fn name_of(vip: IpAddr, op: u16) -> &'static str {
     match (vip, op) {
         (IpAddr::V4(_), 1) => "ARP request",
         (IpAddr::V4(_), 2) => "ARP reply",
-        (IpAddr::V6(_), 135) => "Neighbor Solicitation",
-        (IpAddr::V6(_), 136) => "Neighbor Advertisement",
+        (IpAddr::V6(_), 135) => "Neighbour Solicitation",
+        (IpAddr::V6(_), 136) => "Neighbour Advertisement",
         (IpAddr::V4(_), _) => "ARP",
         (IpAddr::V6(_), _) => "ICMPv6",
     }

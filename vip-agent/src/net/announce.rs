@@ -1,4 +1,4 @@
-//! Telling all neighbours where a shared IP is: gratuitous ARP, unsolicited Neighbor Advertisements.
+//! Telling all neighbours where a shared IP is: gratuitous ARP, unsolicited Neighbour Advertisements.
 
 use std::{
     io,

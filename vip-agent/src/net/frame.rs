@@ -41,7 +41,7 @@ pub fn arp(
     frame
 }
 
-/// A message of neighbor discovery from `source` at `mac` to a group and its MAC, with its checksum: `fill`
+/// A message of neighbour discovery from `source` at `mac` to a group and its MAC, with its checksum: `fill`
 /// writes what follows the IPv6 header, of this length.
 pub fn neighbor_discovery(
     (mac, source): (MacAddr, Ipv6Addr),

@@ -39,7 +39,7 @@ pub fn gratuitous_arp(mac: [u8; 6], ip: Ipv4Addr, operation: ArpOperation) -> Ve
     arp(mac, ip, operation, (target, ip))
 }
 
-/// An unsolicited Neighbor Advertisement (RFC 4861 §7.2.6): from `ip`, of `ip`, at `mac`, to all
+/// An unsolicited Neighbour Advertisement (RFC 4861 §7.2.6): from `ip`, of `ip`, at `mac`, to all
 /// nodes. Override is set, for whoever knows another MAC is to forget it; Solicited is not; Router says
 /// whether the host forwards.
 pub fn unsolicited_advertisement(mac: [u8; 6], ip: Ipv6Addr, is_router: bool) -> Vec<u8> {

@@ -43,7 +43,7 @@ pub fn arp_probe(mac: [u8; 6], ip: Ipv4Addr) -> Vec<u8> {
     arp(mac.into(), nobody, ArpOperations::Request, target)
 }
 
-/// A Neighbor Solicitation as duplicate address detection sends it: for `ip`, to its solicited-node
+/// A Neighbour Solicitation as duplicate address detection sends it: for `ip`, to its solicited-node
 /// group, from the unspecified address and without options (RFC 4862 §5.4.2, RFC 4861 §4.3).
 pub fn neighbor_probe(mac: [u8; 6], ip: Ipv6Addr) -> Vec<u8> {
     let fill = |message: &mut [u8]| {

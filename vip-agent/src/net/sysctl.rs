@@ -4,7 +4,7 @@
 use std::fs;
 
 /// Whether the host forwards IPv6 from the interface, and so is a router to its neighbours: what Linux
-/// goes by for the Router flag of its Neighbor Advertisements (RFC 4861 §4.4).
+/// goes by for the Router flag of its Neighbour Advertisements (RFC 4861 §4.4).
 pub fn is_router(interface: &str) -> bool {
     value(interface, "forwarding").is_some_and(|value| value != "0")
 }
