@@ -69,7 +69,8 @@ fn every_mutant_is_caught() {
 }
 
 fn first_violation_of(mutant: Mutant) -> Option<()> {
-    for number in 0..ENOUGH_FOR_A_MUTANT {
+    let begin = last_found_at(mutant);
+    for number in (begin..ENOUGH_FOR_A_MUTANT).chain(0..begin) {
         let tree = any_schedule().new_tree(&mut runner(1, number));
         let schedule = tree.expect("no schedule is turned down").current();
         // Unable to serve is not what these rules are there against.
@@ -87,6 +88,16 @@ fn first_violation_of(mutant: Mutant) -> Option<()> {
         }
     }
     None
+}
+
+/// Near the schedule that found it out last: most do early, and what only a rare schedule finds need not
+/// be looked for anew in each run.
+fn last_found_at(mutant: Mutant) -> u32 {
+    match mutant {
+        Mutant::ClaimsWhatItFoundVacant => 7_280,
+        Mutant::ReopensOnTheOldRevision => 1_490,
+        _ => 0,
+    }
 }
 
 /// Each schedule has a generator of its own, so that one is found again by its number.
