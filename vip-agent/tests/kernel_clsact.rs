@@ -12,10 +12,10 @@ use std::{
 
 use nix::libc;
 use stage::{
-    INTERFACE, PEER, ip, staged, tc, times,
+    INTERFACE, PEER, gate, ip, staged, tc, times,
     wire::{PATIENCE, Wire},
 };
-use vip_agent::dataplane::{Amiss, Dataplane, DataplaneError, DataplaneMode, GateSpec, Leftovers};
+use vip_agent::dataplane::{Amiss, Dataplane, DataplaneError, DataplaneMode, Leftovers};
 use vip_common::{abi::names, cases, frame::arp};
 
 fn open(bpf_dir: &Path) -> Dataplane {
@@ -46,17 +46,6 @@ fn after<'a>(line: &'a str, word: &str) -> &'a str {
 
 fn qdiscs() -> String {
     tc(&["qdisc", "show", "dev", INTERFACE])
-}
-
-fn gate(ifindex: u32, deadline_ns: u64) -> GateSpec {
-    GateSpec {
-        deadline_ns,
-        epoch: 1,
-        ifindex,
-        mac: cases::OUR_MAC,
-        owner_mac: cases::OUR_MAC,
-        is_router: false,
-    }
 }
 
 /// An announcement of the shared IP.

@@ -11,10 +11,10 @@ use std::{
 use aya::programs::XdpMode;
 use nix::net::if_::if_nametoindex;
 use stage::{
-    INTERFACE, PEER, foreign_xdp, has_tcx, ip, open, staged, strip_vlan_tags, tcx, vlan,
+    INTERFACE, PEER, foreign_xdp, gate, has_tcx, ip, open, staged, strip_vlan_tags, tcx, vlan,
     wire::{PATIENCE, Wire},
 };
-use vip_agent::dataplane::{Attached, Dataplane, DataplaneMode, GateSpec};
+use vip_agent::dataplane::{Attached, Dataplane, DataplaneMode};
 use vip_common::{abi::Counters, cases, frame::arp};
 
 /// The asker of the last request, after which all others are through.
@@ -27,17 +27,6 @@ fn request(to: [u8; 6], asker: [u8; 4]) -> Vec<u8> {
         (cases::CLIENT_MAC, asker),
         ([0; 6], cases::VIP),
     )
-}
-
-fn gate(ifindex: u32, deadline_ns: u64) -> GateSpec {
-    GateSpec {
-        deadline_ns,
-        epoch: 1,
-        ifindex,
-        mac: cases::OUR_MAC,
-        owner_mac: cases::OUR_MAC,
-        is_router: false,
-    }
 }
 
 fn take_our_mac(interface: &str) {

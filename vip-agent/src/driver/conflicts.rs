@@ -89,8 +89,7 @@ impl Conflicts {
             owner: owner.map(str::to_owned),
         };
         if is_another_response || logged_at.is_none_or(|at| now >= at + LOG_INTERVAL) {
-            conflict.log(vip, owner.unwrap_or("nobody"));
-            (conflict.logged_at, conflict.untold) = (Some(now), 0);
+            conflict.tell(vip, now);
         }
         self.by_vip.insert(key, conflict);
     }
@@ -102,9 +101,7 @@ impl Conflicts {
                 .logged_at
                 .is_some_and(|at| now >= at + LOG_INTERVAL);
             if conflict.untold > 0 && is_due {
-                let owner = conflict.owner.clone();
-                conflict.log(*vip, owner.as_deref().unwrap_or("nobody"));
-                (conflict.logged_at, conflict.untold) = (Some(now), 0);
+                conflict.tell(*vip, now);
             }
         }
     }
@@ -127,9 +124,15 @@ impl Conflicts {
 }
 
 impl Conflict {
-    fn log(&self, vip: IpAddr, owner: &str) {
+    fn tell(&mut self, vip: IpAddr, now: BootInstant) {
+        self.log(vip);
+        (self.logged_at, self.untold) = (Some(now), 0);
+    }
+
+    fn log(&self, vip: IpAddr) {
         const MEND: &str = "take the address off that machine, or choose another shared IP";
         let times = self.untold;
+        let owner = self.owner.as_deref().unwrap_or("nobody");
         let Heard {
             mac,
             interface,

@@ -23,8 +23,8 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
-use vip_agent::dataplane::{Dataplane, object};
-use vip_common::abi::names;
+use vip_agent::dataplane::{Dataplane, GateSpec, object};
+use vip_common::{abi::names, cases};
 
 /// The interface that the programs are attached to; its peer is [`PEER`].
 pub const INTERFACE: &str = "va";
@@ -140,6 +140,18 @@ pub fn times(often: u32) -> u32 {
         often / 10
     } else {
         often
+    }
+}
+
+/// A gate of ours, at [`cases::OUR_MAC`].
+pub fn gate(ifindex: u32, deadline_ns: u64) -> GateSpec {
+    GateSpec {
+        deadline_ns,
+        epoch: 1,
+        ifindex,
+        mac: cases::OUR_MAC,
+        owner_mac: cases::OUR_MAC,
+        is_router: false,
     }
 }
 

@@ -7,16 +7,7 @@ use super::*;
 pub(super) fn rows(rows: &mut Vec<Case>) {
     use Expect::{Answered, Conflict, Dropped as Drops, Passed as Passes, Untouched};
     use Stage::{Expired, Follower, Owner};
-    let mut row = |name, stage, frame, expect| {
-        rows.push(Case {
-            name,
-            hook: Hook::Ingress,
-            carrier: CARRIER,
-            stage,
-            frame,
-            expect,
-        });
-    };
+    let mut row = at_ingress(rows);
     let ask = |to| arp_frame(to, arp::REQUEST, (CLIENT_MAC, CLIENT), ([0; 6], VIP));
     let probe = || arp_frame(BROADCAST, arp::REQUEST, (CLIENT_MAC, [0; 4]), ([0; 6], VIP));
     let claim = |mac, operation| arp_frame(BROADCAST, operation, (mac, VIP), ([0; 6], VIP));
@@ -284,6 +275,7 @@ pub(super) fn rows(rows: &mut Vec<Case>) {
         Drops(Dropped::Stale),
     );
 
+    drop(row);
     rows.push(Case {
         name: "a VIP of another interface is left to the guard",
         hook: Hook::Ingress,

@@ -41,21 +41,8 @@ fn probe(target: Address) -> Vec<u8> {
     solicitation(solicited_node(target), NOBODY, target, &[])
 }
 
-fn ingress(rows: &mut Vec<Case>) -> impl FnMut(&'static str, Stage, Vec<u8>, Expect) {
-    |name, stage, frame, expect| {
-        rows.push(Case {
-            name,
-            hook: Hook::Ingress,
-            carrier: CARRIER,
-            stage,
-            frame,
-            expect,
-        });
-    }
-}
-
 fn questions(rows: &mut Vec<Case>) {
-    let mut row = ingress(rows);
+    let mut row = at_ingress(rows);
     let nonce = [14, 1, 1, 2, 3, 4, 5, 6];
     let with_nonce = [link_layer(1, CLIENT_MAC), nonce.to_vec()].concat();
     let nonce_first = [nonce.to_vec(), link_layer(1, CLIENT_MAC)].concat();
@@ -142,7 +129,7 @@ fn questions(rows: &mut Vec<Case>) {
 }
 
 fn invalid_questions(rows: &mut Vec<Case>) {
-    let mut row = ingress(rows);
+    let mut row = at_ingress(rows);
     let group = solicited_node(VIP6);
     let changed = |frame: &[u8], at: usize, to: u8| {
         let mut frame = frame.to_vec();
@@ -224,7 +211,7 @@ fn invalid_questions(rows: &mut Vec<Case>) {
 }
 
 fn claims(rows: &mut Vec<Case>) {
-    let mut row = ingress(rows);
+    let mut row = at_ingress(rows);
     // In all the forms in which a MAC may be claimed for an address.
     let forms = |mac: Mac| {
         let at = |source| (mac, source);
@@ -375,7 +362,7 @@ fn claims(rows: &mut Vec<Case>) {
 }
 
 fn packets(rows: &mut Vec<Case>) {
-    let mut row = ingress(rows);
+    let mut row = at_ingress(rows);
     let echo = |to: Mac, ip| icmpv6_frame((to, ip), CLIENT_AT, &[128, 0, 0, 0, 0, 1, 0, 1]);
     let udp = |next_header| {
         ipv6_frame(

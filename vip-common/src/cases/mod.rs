@@ -228,6 +228,20 @@ pub fn table() -> Vec<Case> {
     rows
 }
 
+/// Takes rows about what comes in by the carrier.
+fn at_ingress(rows: &mut Vec<Case>) -> impl FnMut(&'static str, Stage, Vec<u8>, Expect) {
+    |name, stage, frame, expect| {
+        rows.push(Case {
+            name,
+            hook: Hook::Ingress,
+            carrier: CARRIER,
+            stage,
+            frame,
+            expect,
+        });
+    }
+}
+
 /// `<first>::<last>`.
 const fn ipv6_address(first: u16, last: u16) -> Address {
     let [a, b] = first.to_be_bytes();
