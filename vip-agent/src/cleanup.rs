@@ -59,10 +59,7 @@ pub async fn clean_up(
 ) -> anyhow::Result<Cleaned> {
     // Its lock tells whether the agent is dead, and is held to the end.
     let state = state::Leftovers::find(state_dir)?;
-    let vips = configured
-        .iter()
-        .flat_map(|one| one.vips.iter().copied())
-        .collect();
+    let vips = configured.iter().flat_map(|one| one.ips()).collect();
     let mut cleaned = clean_up_pins(bpf_dir, vips).await?;
     if let Some(state) = state {
         cleaned.state = true;
@@ -115,7 +112,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::Probing,
+        config::{Probing, VipConfig},
         dataplane::DataplaneMode,
         net::stage::{ip, runtime, staged},
     };
@@ -142,7 +139,7 @@ mod tests {
                     name: "va".to_owned(),
                     dataplane: DataplaneMode::Kernel,
                     probe: Probing::default(),
-                    vips: vec![ours, by_hand, ours6, by_hand6],
+                    vips: [ours, by_hand, ours6, by_hand6].map(VipConfig::new).into(),
                 };
                 let cleaned = clean_up(&state, &pins, slice::from_ref(&configured))
                     .await

@@ -72,6 +72,8 @@ pub(super) struct FileInterface {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct FileVip {
     pub ip: Text,
+    pub priority: Option<Text>,
+    pub group: Option<Text>,
 }
 
 /// Reads and parses a file.

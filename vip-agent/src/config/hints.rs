@@ -8,7 +8,7 @@ pub(super) fn meant(field: &str, expected: &[&str]) -> Option<String> {
         "password-file" => Some("etcd.user"),
         "ttl" => Some("lease"),
         "interface" | "dataplane" | "probe" | "vip" | "vips" => Some("interfaces"),
-        "ip" => Some("vip"),
+        "ip" | "priority" | "group" => Some("vip"),
         "node" | "lease" | "on-stop" | "on-conflict" | "state-dir" | "bpf-dir" => Some("the top"),
         _ => None,
     };

@@ -132,10 +132,45 @@ pub struct InterfaceConfig {
     /// Whether a shared IP is asked for there before the first claim.
     pub probe: Probing,
     /// The shared IPs on it, at least one.
-    pub vips: Vec<IpAddr>,
+    pub vips: Vec<VipConfig>,
+}
+
+/// A shared IP, and where it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipConfig {
+    /// The address.
+    pub ip: IpAddr,
+    /// This node's, 1 to 254: members of a higher one go first.
+    pub priority: u8,
+    /// Shared IPs of one group move as one; on whatever interface they are.
+    pub group: Option<String>,
+}
+
+impl VipConfig {
+    /// Of one that nothing else is said of.
+    pub const DEFAULT_PRIORITY: u8 = 100;
+
+    /// With the defaults.
+    pub fn new(ip: IpAddr) -> Self {
+        Self {
+            ip,
+            priority: Self::DEFAULT_PRIORITY,
+            group: None,
+        }
+    }
 }
 
 impl InterfaceConfig {
+    /// The addresses of its shared IPs.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.vips.iter().map(|vip| vip.ip)
+    }
+
+    /// Whether `ip` is one of its shared IPs.
+    pub fn carries(&self, ip: IpAddr) -> bool {
+        self.ips().any(|own| own == ip)
+    }
+
     /// Whether the kernel enforces gates there.
     pub fn is_fenced(&self) -> bool {
         self.dataplane != DataplaneMode::Kernel
@@ -195,6 +230,24 @@ struct Written<T = String> {
     place: Place,
 }
 
+/// A shared IP as it was written.
+struct WrittenVip {
+    ip: Written,
+    priority: Option<Written>,
+    group: Option<Written>,
+}
+
+impl WrittenVip {
+    /// Where no more is written than the address.
+    fn of(ip: Written) -> Self {
+        Self {
+            ip,
+            priority: None,
+            group: None,
+        }
+    }
+}
+
 impl Config {
     /// Reads `file`, lets `flags` go before it, and checks the whole.
     pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigError> {
@@ -228,9 +281,11 @@ impl Config {
                 flags
                     .vip
                     .iter()
-                    .map(|vip| Written {
-                        value: vip.clone(),
-                        place: Place::Flag("--vip"),
+                    .map(|vip| {
+                        WrittenVip::of(Written {
+                            value: vip.clone(),
+                            place: Place::Flag("--vip"),
+                        })
                     })
                     .collect(),
             )?],
@@ -323,7 +378,13 @@ fn file_interfaces(
                 name,
                 mode,
                 probe,
-                vips.into_iter().map(|vip| in_file(vip.ip)).collect(),
+                vips.into_iter()
+                    .map(|vip| WrittenVip {
+                        ip: in_file(vip.ip),
+                        priority: vip.priority.map(in_file),
+                        group: vip.group.map(in_file),
+                    })
+                    .collect(),
             )
         })
         .collect()

@@ -50,7 +50,7 @@ fn a_good_file_says_what_it_says() {
         name: "eth0".to_owned(),
         dataplane: DataplaneMode::Auto,
         probe: Probing::On,
-        vips: vec![IpAddr::from([10, 0, 0, 100])],
+        vips: vec![VipConfig::new(IpAddr::from([10, 0, 0, 100]))],
     };
     assert_eq!(config.interfaces, [interface]);
 }
@@ -499,6 +499,56 @@ const BAD: &[(&str, &str, &str)] = &[
         "a.yaml:3:1: a second document begins here, after `---`; write one, in `etcd:`",
     ),
     (
+        "ip: 10.0.0.100",
+        "ip: 10.0.0.100, priority: 0",
+        "a.yaml:7:38: priority `0`: write 1 to 254; the highest goes first",
+    ),
+    (
+        "ip: 10.0.0.100",
+        "ip: 10.0.0.100, priority: 255",
+        "a.yaml:7:38: priority `255`: write 1 to 254; the highest goes first",
+    ),
+    (
+        "ip: 10.0.0.100",
+        "ip: 10.0.0.100, priority: +7",
+        "a.yaml:7:38: priority `+7`: write 1 to 254; the highest goes first",
+    ),
+    (
+        "ip: 10.0.0.100",
+        "ip: 10.0.0.100, priority: high",
+        "a.yaml:7:38: priority `high`: write 1 to 254; the highest goes first",
+    ),
+    (
+        "ip: 10.0.0.100",
+        "ip: 10.0.0.100, group: 'the web'",
+        "a.yaml:7:35: group `the web`: write 1 to 63 letters, digits, `.`, `_` or `-`",
+    ),
+    (
+        "ip: 10.0.0.100",
+        "ip: 10.0.0.100, group: ''",
+        "a.yaml:7:35: group ``: write 1 to 63 letters, digits, `.`, `_` or `-`",
+    ),
+    (
+        "ip: 10.0.0.100",
+        "ip: 10.0.0.100, group: fd00::1",
+        "a.yaml:7:35: group `fd00::1`: an address is no name for a group; write such as web",
+    ),
+    (
+        "    vip: { ip: 10.0.0.100 }",
+        "    vip: { ip: 10.0.0.100, group: web }\n  - interface: eth1\n    vip: { ip: fd00::100, group: web, priority: 150 }",
+        "a.yaml:9:16: vip fd00::100 has priority 150, and 10.0.0.100 at a.yaml:7:16, of the same group `web`, has 100; they move as one, so give both the same",
+    ),
+    (
+        "lease:",
+        "priority: 7\nlease:",
+        "a.yaml:4:1: unknown key `priority`; it belongs under `vip`: `vip: { ip: 10.0.0.100 }`; known here: node, etcd, lease, on-stop, on-conflict, interfaces, state-dir, bpf-dir",
+    ),
+    (
+        "ip: 10.0.0.100",
+        "ip: 10.0.0.100, prio: 7",
+        "a.yaml:7:28: unknown key `prio`; known here: ip, priority, group",
+    ),
+    (
         "lease:",
         "state-dir: run\nlease:",
         "a.yaml:4:12: state-dir `run`: write the whole path, such as /run/vip-agent",
@@ -541,6 +591,29 @@ fn what_is_no_yaml_is_placed_too() {
         assert!(error.starts_with("a.yaml:1:"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn where_a_shared_ip_should_be_is_read() {
+    let good = GOOD.replacen(
+        "vip: { ip: 10.0.0.100 }",
+        "vips: [{ ip: 10.0.0.100, priority: 254, group: Web-1_a.b }, { ip: fd00::100, priority: '1' }, { ip: fd00::101 }]",
+        1,
+    );
+    let config = read(&good).expect("it is good");
+    let [ipv4, low, plain] = &config.interfaces[0].vips[..] else {
+        panic!("{:?}", config.interfaces);
+    };
+    assert_eq!(
+        (ipv4.priority, ipv4.group.as_deref()),
+        (254, Some("Web-1_a.b"))
+    );
+    assert_eq!((low.priority, low.group.as_deref()), (1, None));
+    assert_eq!(*plain, VipConfig::new(ip("fd00::101")));
+    let long = "g".repeat(63);
+    let of_group = |name: &str| GOOD.replacen("0.100 }", &format!("0.100, group: {name} }}"), 1);
+    read(&of_group(&long)).expect("63 are allowed");
+    read(&of_group(&format!("{long}g"))).expect_err("64 are not");
 }
 
 #[test]
@@ -668,13 +741,13 @@ fn ipv6_addresses_are_taken_however_they_are_spelt() {
     ] {
         let good = GOOD.replacen("10.0.0.100", written, 1);
         let config = read(&good).expect(written);
-        assert_eq!(config.interfaces[0].vips, [ip(meant)]);
+        assert_eq!(config.interfaces[0].vips, [VipConfig::new(ip(meant))]);
         let flags = Flags {
             etcd: vec!["http://10.0.0.11:2379".to_owned()],
             ..flags("eth0", written.trim_matches('\''))
         };
         let config = Config::load(None, &flags).expect(written);
-        assert_eq!(config.interfaces[0].vips, [ip(meant)]);
+        assert_eq!(config.interfaces[0].vips, [VipConfig::new(ip(meant))]);
     }
 }
 

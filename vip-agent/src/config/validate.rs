@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::{
     ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Identity, InterfaceConfig, OnConflict, OnStop,
-    PemKind, Place, Probing, Tls, User, Written,
+    PemKind, Place, Probing, Tls, User, VipConfig, Written, WrittenVip,
 };
 use crate::dataplane::DataplaneMode;
 
@@ -34,7 +34,7 @@ pub(super) struct Checked {
     name: Written,
     dataplane: DataplaneMode,
     probe: Probing,
-    vips: Vec<Written<IpAddr>>,
+    vips: Vec<Written<VipConfig>>,
 }
 
 /// Refuses a shared IP that cannot be one on an interface with these addresses of its own.
@@ -119,7 +119,7 @@ pub(super) fn interface(
     name: Written,
     dataplane: DataplaneMode,
     probe: Probing,
-    vips: Vec<Written>,
+    vips: Vec<WrittenVip>,
 ) -> Result<Checked, ConfigError> {
     let wrong = |why: &str| {
         Err(ConfigError::at(
@@ -211,11 +211,11 @@ pub(super) fn endpoints(
             }
             // An IPv4-mapped host is the same machine as the address in it.
             let literal = host.parse::<IpAddr>().map(|ip| ip.to_canonical());
-            let is_vip = |vip: &&Written<IpAddr>| literal == Ok(vip.value);
+            let is_vip = |vip: &&Written<VipConfig>| literal == Ok(vip.value.ip);
             if let Some(vip) = interfaces.iter().flat_map(|one| &one.vips).find(is_vip) {
                 return wrong(format!(
                     "{} is a shared IP of this very agent, which needs etcd first; name a member's own address",
-                    vip.value
+                    vip.value.ip
                 ));
             }
             Ok(value)
@@ -324,7 +324,7 @@ pub fn check_bpf_dir(path: &Path) -> Result<(), &'static str> {
     }
 }
 
-/// No interface and no shared IP twice.
+/// No interface and no shared IP twice, and one priority for what moves as one.
 pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, ConfigError> {
     if interfaces.is_empty() {
         return Err(ConfigError::at(
@@ -343,15 +343,16 @@ pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, C
             return Err(ConfigError::at(&one.name.place, message));
         }
         for vip in &one.vips {
-            if let Some(first) = vips.insert(vip.value, &vip.place) {
+            if let Some(first) = vips.insert(vip.value.ip, &vip.place) {
                 let message = format!(
                     "vip {} is given twice, first at {first}; leave one of them",
-                    vip.value
+                    vip.value.ip
                 );
                 return Err(ConfigError::at(&vip.place, message));
             }
         }
     }
+    agree_in_groups(interfaces.iter().flat_map(|one| &one.vips))?;
     Ok(interfaces
         .into_iter()
         .map(|one| InterfaceConfig {
@@ -363,7 +364,74 @@ pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, C
         .collect())
 }
 
-fn vip(Written { value, place }: Written) -> Result<Written<IpAddr>, ConfigError> {
+fn agree_in_groups<'a>(
+    vips: impl Iterator<Item = &'a Written<VipConfig>>,
+) -> Result<(), ConfigError> {
+    let mut groups: BTreeMap<&str, &Written<VipConfig>> = BTreeMap::new();
+    for vip in vips {
+        let Some(group) = vip.value.group.as_deref() else {
+            continue;
+        };
+        let first = *groups.entry(group).or_insert(vip);
+        if first.value.priority != vip.value.priority {
+            return Err(ConfigError::at(
+                &vip.place,
+                format!(
+                    "vip {} has priority {}, and {} at {}, of the same group `{group}`, has {}; they move as \
+                     one, so give both the same",
+                    vip.value.ip,
+                    vip.value.priority,
+                    first.value.ip,
+                    first.place,
+                    first.value.priority,
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn vip(written: WrittenVip) -> Result<Written<VipConfig>, ConfigError> {
+    let Written { value: ip, place } = address(written.ip)?;
+    let value = VipConfig {
+        ip,
+        priority: priority(written.priority)?,
+        group: group(written.group)?,
+    };
+    Ok(Written { value, place })
+}
+
+fn priority(written: Option<Written>) -> Result<u8, ConfigError> {
+    let Some(Written { value, place }) = written else {
+        return Ok(VipConfig::DEFAULT_PRIORITY);
+    };
+    // `parse` alone would take a sign.
+    let is_number = value.chars().all(|c| c.is_ascii_digit());
+    let priority = value.parse().ok().filter(|_| is_number);
+    priority
+        .filter(|priority| (1..=254).contains(priority))
+        .ok_or_else(|| {
+            let why = format!("priority `{value}`: write 1 to 254; the highest goes first");
+            ConfigError::at(&place, why)
+        })
+}
+
+fn group(written: Option<Written>) -> Result<Option<String>, ConfigError> {
+    let Some(Written { value, place }) = written else {
+        return Ok(None);
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let why = if value.parse::<IpAddr>().is_ok() {
+        "an address is no name for a group; write such as web"
+    } else if value.is_empty() || value.len() > 63 || !value.chars().all(fits) {
+        "write 1 to 63 letters, digits, `.`, `_` or `-`"
+    } else {
+        return Ok(Some(value));
+    };
+    Err(ConfigError::at(&place, format!("group `{value}`: {why}")))
+}
+
+fn address(Written { value, place }: Written) -> Result<Written<IpAddr>, ConfigError> {
     let wrong = |why: &str| Err(ConfigError::at(&place, format!("vip `{value}`: {why}")));
     let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
     let ip = match value.parse::<IpAddr>() {

@@ -15,12 +15,12 @@ impl Advice {
             let Some(link) = &interface.link else {
                 continue;
             };
-            for vip in &interface.config.vips {
-                if let Some(text) = config::advice_on_subnet(*vip, &link.name, &link.addresses)
-                    && self.0.get(vip) != Some(&text)
+            for vip in interface.config.ips() {
+                if let Some(text) = config::advice_on_subnet(vip, &link.name, &link.addresses)
+                    && self.0.get(&vip) != Some(&text)
                 {
                     tracing::warn!("{text}");
-                    self.0.insert(*vip, text);
+                    self.0.insert(vip, text);
                 }
             }
         }

@@ -33,8 +33,7 @@ pub(super) fn found(interfaces: &Interfaces, links: &[Link]) -> Vec<String> {
         };
         for vip in interface
             .config
-            .vips
-            .iter()
+            .ips()
             .filter(|vip| link.dad_failed.contains(vip))
         {
             found.push(format!(

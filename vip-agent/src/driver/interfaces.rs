@@ -133,7 +133,7 @@ impl Interface {
 
     /// As the host's settings are now.
     fn lacks_ipv6(&self) -> bool {
-        let serves_ipv6 = self.config.vips.iter().any(IpAddr::is_ipv6);
+        let serves_ipv6 = self.config.ips().any(|vip| vip.is_ipv6());
         let link = self.link.as_ref().filter(|_| serves_ipv6);
         link.is_some_and(|link| !net::has_ipv6(&link.name))
     }
@@ -154,13 +154,13 @@ impl Interface {
         if self.is_fenced() {
             refuse_upper(link, links)?;
         }
-        for vip in &self.config.vips {
-            config::check_against_subnet(*vip, &link.addresses)?;
+        for vip in self.config.ips() {
+            config::check_against_subnet(vip, &link.addresses)?;
             let others = links
                 .iter()
                 .filter(|other| other.ifindex != link.ifindex && !other.loopback);
             for other in others {
-                config::check_against_other(*vip, &other.name, &other.addresses)?;
+                config::check_against_other(vip, &other.name, &other.addresses)?;
             }
         }
         if let (true, None, Some(dataplane)) = (self.is_fenced(), &self.attachment, dataplane) {
@@ -223,7 +223,7 @@ impl Interfaces {
     pub fn of(&self, vip: IpAddr) -> Option<&Interface> {
         self.all
             .iter()
-            .find(|interface| interface.config.vips.contains(&vip))
+            .find(|interface| interface.config.carries(vip))
     }
 
     /// Whether a shared IP lies on its interface and serves nobody, for the kernel found another machine
@@ -252,13 +252,9 @@ impl Interfaces {
 
     /// Every shared IP with our MAC on its interface, if that can serve.
     pub fn fitness(&self) -> impl Iterator<Item = (IpAddr, Option<Mac>)> {
-        self.all.iter().flat_map(|interface| {
-            interface
-                .config
-                .vips
-                .iter()
-                .map(|vip| (*vip, interface.fit(*vip)))
-        })
+        self.all
+            .iter()
+            .flat_map(|interface| interface.config.ips().map(|vip| (vip, interface.fit(vip))))
     }
 
     /// Takes `links` for what there is: attaches to interfaces that have come, forgets those that
@@ -337,7 +333,7 @@ impl Interfaces {
 
     /// An earlier process had a shared IP on this link.
     pub fn inherit(&mut self, vip: IpAddr, ifindex: u32) {
-        let carries = |one: &&mut Interface| one.config.vips.contains(&vip);
+        let carries = |one: &&mut Interface| one.config.carries(vip);
         if let Some(interface) = self.all.iter_mut().find(carries) {
             interface.held = Some(ifindex);
         }
@@ -348,13 +344,13 @@ impl Interfaces {
         if !interface.is_fenced() {
             return Ok(());
         }
-        for vip in &interface.config.vips {
-            let gate = self.gates.get(vip).copied();
+        for vip in interface.config.ips() {
+            let gate = self.gates.get(&vip).copied();
             let gate = gate.unwrap_or(Gate::Closed {
                 epoch: 0,
                 owner: None,
             });
-            dataplane.put_gate(*vip, spec(gate, interface))?;
+            dataplane.put_gate(vip, spec(gate, interface))?;
         }
         Ok(())
     }

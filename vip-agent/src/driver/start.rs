@@ -115,15 +115,12 @@ async fn prepare(
 
 fn settings(config: &Config, state: &StateDir) -> Settings {
     let hostname = nix::unistd::gethostname();
-    let vips = config
-        .interfaces
-        .iter()
-        .flat_map(|one| one.vips.iter().copied());
+    let vips = config.interfaces.iter().flat_map(|one| one.ips());
     let probed = config
         .interfaces
         .iter()
         .filter(|one| one.is_probed())
-        .flat_map(|one| one.vips.iter().copied());
+        .flat_map(|one| one.ips());
     Settings {
         node: config.node.clone(),
         instance: state.instance().to_owned(),
@@ -183,7 +180,7 @@ async fn inherit(
     inheritance.deadline = BootInstant::from_ns(dataplane.lease_deadline_ns());
     for (vip, gate) in dataplane.gates()? {
         let mut fenced = config.interfaces.iter().filter(|one| one.is_fenced());
-        if fenced.any(|one| one.vips.contains(&vip)) {
+        if fenced.any(|one| one.carries(vip)) {
             interfaces.adopt_gate(vip, &gate);
             // Of an interface that was not there, the index is 0.
             if gate.ifindex != 0 {
@@ -219,7 +216,7 @@ async fn take_off_unconfigured(config: &Config, manager: &AddressManager) -> any
         .context("the interfaces could not be listed")?;
     for one in config.interfaces.iter().filter(|one| !one.is_fenced()) {
         for link in links.iter().filter(|link| link.name == one.name) {
-            for vip in link.shared.iter().filter(|vip| !one.vips.contains(vip)) {
+            for vip in link.shared.iter().filter(|vip| !one.carries(**vip)) {
                 manager.remove(link.ifindex, *vip).await?;
                 tracing::info!(%vip, interface = link.name, "no longer configured: its address is taken off");
             }

@@ -104,9 +104,8 @@ impl Driver {
                 .iter()
                 .flat_map(|one| {
                     one.config
-                        .vips
-                        .iter()
-                        .map(move |vip| self.vip_status(*vip, one, links, now))
+                        .ips()
+                        .map(move |vip| self.vip_status(vip, one, links, now))
                 })
                 .collect(),
         }

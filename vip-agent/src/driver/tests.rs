@@ -27,7 +27,7 @@ use super::{
     *,
 };
 use crate::{
-    config::{InterfaceConfig, Probing},
+    config::{InterfaceConfig, Probing, VipConfig},
     dataplane::DataplaneMode,
     election::{Gate, Mac},
     net::{
@@ -59,7 +59,7 @@ impl Scene {
                 name: "va".to_owned(),
                 dataplane,
                 probe: Probing::default(),
-                vips: vec![VIP, VIP6],
+                vips: [VIP, VIP6].map(VipConfig::new).into(),
             }]),
             addresses: Addresses::new(manager, TTL, sender),
             answers,
