@@ -21,6 +21,10 @@ pub(super) struct FileConfig {
     pub lease: Option<FileLease>,
     pub on_stop: Option<Text>,
     pub on_conflict: Option<Text>,
+    pub preempt: Option<Text>,
+    pub rebalance: Option<Text>,
+    pub when_all_unfit: Option<Text>,
+    pub hooks: Option<FileHooks>,
     #[serde(default)]
     pub interfaces: Vec<FileInterface>,
     pub state_dir: Option<Text>,
@@ -56,6 +60,15 @@ pub(super) struct FileUser {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct FileLease {
     pub ttl: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct FileHooks {
+    pub become_owner: Option<Spanned<Vec<Text>>>,
+    pub become_follower: Option<Spanned<Vec<Text>>>,
+    pub conflict: Option<Spanned<Vec<Text>>>,
+    pub timeout: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,8 +8,10 @@ pub(super) fn meant(field: &str, expected: &[&str]) -> Option<String> {
         "password-file" => Some("etcd.user"),
         "ttl" => Some("lease"),
         "interface" | "dataplane" | "probe" | "vip" | "vips" => Some("interfaces"),
+        "become-owner" | "become-follower" | "conflict" => Some("hooks"),
         "ip" | "priority" | "group" => Some("vip"),
-        "node" | "lease" | "on-stop" | "on-conflict" | "state-dir" | "bpf-dir" => Some("the top"),
+        "node" | "lease" | "on-stop" | "on-conflict" | "preempt" | "rebalance"
+        | "when-all-unfit" | "hooks" | "state-dir" | "bpf-dir" => Some("the top"),
         _ => None,
     };
     if let Some(home) = home {
@@ -34,6 +36,10 @@ pub(super) fn example(key: &str) -> Option<&'static str> {
         "tls" => "tls: { ca: FILE, cert: FILE, key: FILE }",
         "user" => "user: { name: NAME, password-file: FILE }",
         "lease" => "lease: { ttl: 3s }",
+        "hooks" => "hooks: { become-owner: [/usr/local/bin/attach, --fast] }",
+        "become-owner" => "become-owner: [/usr/local/bin/attach, --fast]",
+        "become-follower" => "become-follower: [/usr/local/bin/detach, --fast]",
+        "conflict" => "conflict: [/usr/local/bin/tell]",
         "interfaces" => "interfaces: [{ interface: eth0, vip: { ip: 10.0.0.100 } }]",
         "vip" => "vip: { ip: 10.0.0.100 }",
         "vips" => "vips: [{ ip: 10.0.0.100 }, { ip: 10.0.0.101 }]",
@@ -49,7 +55,7 @@ pub(super) fn key_of(text: &str, line: usize, column: usize) -> Option<&str> {
     let cut = last.char_indices().nth(column.checked_sub(1)?);
     let prefix = &last[..cut.map_or(last.len(), |(at, _)| at)];
     if let Some((key, _)) = prefix.rsplit_once(':') {
-        return key.rsplit([' ', '{', '-', '[', ',']).next();
+        return key.rsplit([' ', '{', '[', ',']).next();
     }
     let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
     // A list may stand in the column of its key.

@@ -3,6 +3,8 @@
 mod error;
 mod file;
 mod hints;
+mod hooks;
+mod placement;
 mod validate;
 
 use std::{
@@ -11,8 +13,12 @@ use std::{
     time::Duration,
 };
 
+use serde_saphyr::Spanned;
+
 pub use error::{ConfigError, Place, one_line};
-use file::{FileConfig, Text};
+use file::{FileConfig, FileHooks, Text};
+pub use hooks::Hooks;
+use hooks::WrittenHooks;
 pub use validate::{advice_on_subnet, check_against_other, check_against_subnet, check_bpf_dir};
 
 use crate::dataplane::DataplaneMode;
@@ -35,6 +41,15 @@ pub struct Config {
     pub on_stop: OnStop,
     /// What becomes of a shared IP that another machine claims.
     pub on_conflict: OnConflict,
+    /// How long a member of a higher priority has to be fit before it is handed a shared IP; `None`: it is not.
+    pub preempt: Option<Duration>,
+    /// How long nodes have to be unevenly loaded before the fullest hands shared IPs to the emptiest; `None`: it
+    /// does not.
+    pub rebalance: Option<Duration>,
+    /// What an owner whose health checks fail does when no other member is fit.
+    pub when_all_unfit: WhenAllUnfit,
+    /// What to run when something happens.
+    pub hooks: Hooks,
     /// The interfaces, each with its shared IPs.
     pub interfaces: Vec<InterfaceConfig>,
     /// For the socket, the lock, the instance and the lease.
@@ -110,6 +125,16 @@ pub enum OnConflict {
     Defend,
     /// The owner gives it up, and nobody claims it while the other machine is heard.
     Yield,
+}
+
+/// What becomes of a shared IP whose owner's health checks fail, when no other member is fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum WhenAllUnfit {
+    /// Its owner keeps it.
+    #[default]
+    Keep,
+    /// Its owner gives it up.
+    Release,
 }
 
 /// Whether the network is asked who has an address before a first claim of it.
@@ -343,11 +368,32 @@ impl Config {
             lease_ttl: validate::ttl(ttl, &interfaces)?,
             on_stop,
             on_conflict,
+            preempt: placement::delay(file.preempt.map(in_file), "preempt")?,
+            rebalance: placement::delay(file.rebalance.map(in_file), "rebalance")?,
+            when_all_unfit: placement::when_all_unfit(file.when_all_unfit.map(in_file))?,
+            hooks: hooks::hooks(file.hooks.map(|hooks| file_hooks(path, hooks)))?,
             state_dir: validate::state_dir(state_dir)?,
             bpf_dir: validate::bpf_dir(bpf_dir)?,
             interfaces: validate::unlike(interfaces)?,
         };
         Ok(config)
+    }
+}
+
+fn file_hooks(path: &Path, file: FileHooks) -> WrittenHooks {
+    let word = |text: Text| Written {
+        place: file::place(path, &text),
+        value: text.value,
+    };
+    let words = |words: Spanned<Vec<Text>>| Written {
+        place: file::place(path, &words),
+        value: words.value.into_iter().map(word).collect(),
+    };
+    WrittenHooks {
+        become_owner: file.become_owner.map(words),
+        become_follower: file.become_follower.map(words),
+        conflict: file.conflict.map(words),
+        timeout: file.timeout.map(word),
     }
 }
 

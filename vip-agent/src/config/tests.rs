@@ -131,7 +131,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "lease:",
         "leese:",
-        "a.yaml:4:1: unknown key `leese`; did you mean `lease`? known here: node, etcd, lease, on-stop, on-conflict, interfaces, state-dir, bpf-dir",
+        "a.yaml:4:1: unknown key `leese`; did you mean `lease`? known here: node, etcd, lease, on-stop, on-conflict, preempt, rebalance, when-all-unfit, hooks, interfaces, state-dir, bpf-dir",
     ),
     (
         "ttl: 2s",
@@ -346,7 +346,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "lease:",
         "frobnicate: 1\nlease:",
-        "a.yaml:4:1: unknown key `frobnicate`; known here: node, etcd, lease, on-stop, on-conflict, interfaces, state-dir, bpf-dir",
+        "a.yaml:4:1: unknown key `frobnicate`; known here: node, etcd, lease, on-stop, on-conflict, preempt, rebalance, when-all-unfit, hooks, interfaces, state-dir, bpf-dir",
     ),
     (
         "    vip:",
@@ -451,7 +451,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "lease:",
         "ttl: 2s\nlease:",
-        "a.yaml:4:1: unknown key `ttl`; it belongs under `lease`: `lease: { ttl: 3s }`; known here: node, etcd, lease, on-stop, on-conflict, interfaces, state-dir, bpf-dir",
+        "a.yaml:4:1: unknown key `ttl`; it belongs under `lease`: `lease: { ttl: 3s }`; known here: node, etcd, lease, on-stop, on-conflict, preempt, rebalance, when-all-unfit, hooks, interfaces, state-dir, bpf-dir",
     ),
     (
         "    vip: { ip: 10.0.0.100 }",
@@ -541,12 +541,97 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "lease:",
         "priority: 7\nlease:",
-        "a.yaml:4:1: unknown key `priority`; it belongs under `vip`: `vip: { ip: 10.0.0.100 }`; known here: node, etcd, lease, on-stop, on-conflict, interfaces, state-dir, bpf-dir",
+        "a.yaml:4:1: unknown key `priority`; it belongs under `vip`: `vip: { ip: 10.0.0.100 }`; known here: node, etcd, lease, on-stop, on-conflict, preempt, rebalance, when-all-unfit, hooks, interfaces, state-dir, bpf-dir",
     ),
     (
         "ip: 10.0.0.100",
         "ip: 10.0.0.100, prio: 7",
         "a.yaml:7:28: unknown key `prio`; known here: ip, priority, group",
+    ),
+    (
+        "lease:",
+        "preempt: 500ms\nlease:",
+        "a.yaml:4:10: preempt `500ms`: write never, or 1s or more",
+    ),
+    (
+        "lease:",
+        "rebalance: always\nlease:",
+        "a.yaml:4:12: rebalance `always`: write never, or a time with its unit, such as 30s",
+    ),
+    (
+        "lease:",
+        "rebalance: 30\nlease:",
+        "a.yaml:4:12: rebalance `30`: write never, or a time with its unit, such as 30s",
+    ),
+    (
+        "lease:",
+        "when-all-unfit: panic\nlease:",
+        "a.yaml:4:17: when-all-unfit `panic`: write keep, release",
+    ),
+    (
+        "lease:",
+        "hooks: { become-owner: [attach] }\nlease:",
+        "a.yaml:4:25: hooks.become-owner `attach`: write the program's whole path, such as /usr/local/bin/attach",
+    ),
+    (
+        "lease:",
+        "hooks: { become-owner: [/nowhere/attach, --fast] }\nlease:",
+        "a.yaml:4:25: hooks.become-owner `/nowhere/attach`: it cannot be run: No such file or directory (os error 2)",
+    ),
+    (
+        "lease:",
+        "hooks: { become-owner: [/bin/true --fast] }\nlease:",
+        "a.yaml:4:25: hooks.become-owner `/bin/true --fast`: it cannot be run: No such file or directory (os error 2); a program and its arguments are words of their own: [/usr/local/bin/attach, --fast]",
+    ),
+    (
+        "lease:",
+        "hooks: { become-follower: [/proc/version] }\nlease:",
+        "a.yaml:4:28: hooks.become-follower `/proc/version`: it is not executable; `chmod +x /proc/version`",
+    ),
+    (
+        "lease:",
+        "hooks: { conflict: [/usr] }\nlease:",
+        "a.yaml:4:21: hooks.conflict `/usr`: it is no file; name a program",
+    ),
+    (
+        "lease:",
+        "hooks: { conflict: [/bin/true, \"a\\0b\"] }\nlease:",
+        "a.yaml:4:32: hooks.conflict `a\\u{0}b`: take the zero byte out",
+    ),
+    (
+        "lease:",
+        "hooks: { conflict: [] }\nlease:",
+        "a.yaml:4:20: hooks.conflict: it is empty; write such as [/usr/local/bin/attach, --fast], or leave it out",
+    ),
+    (
+        "lease:",
+        "hooks: { become-owner: /bin/true }\nlease:",
+        "a.yaml:4:24: expected a list, such as [a, b], in `hooks: { become-owner: /bin/true }`; write `become-owner: [/usr/local/bin/attach, --fast]`",
+    ),
+    (
+        "lease:",
+        "hooks: [/bin/true]\nlease:",
+        "a.yaml:4:8: expected `key: value` pairs, in `hooks: [/bin/true]`; write `hooks: { become-owner: [/usr/local/bin/attach, --fast] }`",
+    ),
+    (
+        "lease:",
+        "hooks: { timeout: 1h }\nlease:",
+        "a.yaml:4:19: hooks.timeout `1h`: write 100ms to 10min",
+    ),
+    (
+        "lease:",
+        "hooks: { timeout: 10 }\nlease:",
+        "a.yaml:4:19: hooks.timeout `10`: write a time with its unit, such as 10s",
+    ),
+    (
+        "lease:",
+        "hooks: { become-master: [/bin/true] }\nlease:",
+        "a.yaml:4:10: unknown key `become-master`; did you mean `become-owner`? known here: become-owner, become-follower, conflict, timeout",
+    ),
+    (
+        "lease:",
+        "conflict: [/bin/true]\nlease:",
+        "a.yaml:4:1: unknown key `conflict`; it belongs under `hooks`: `hooks: { become-owner: [/usr/local/bin/attach, --fast] }`; known here: node, etcd, lease, on-stop, on-conflict, preempt, rebalance, when-all-unfit, hooks, interfaces, state-dir, bpf-dir",
     ),
     (
         "lease:",
@@ -591,6 +676,31 @@ fn what_is_no_yaml_is_placed_too() {
         assert!(error.starts_with("a.yaml:1:"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn when_shared_ips_move_and_what_is_run_then_is_read() {
+    let config = read(GOOD).expect("it is good");
+    assert_eq!((config.preempt, config.rebalance), (None, None));
+    assert_eq!(config.when_all_unfit, WhenAllUnfit::Keep);
+    assert_eq!(config.hooks, Hooks::default());
+    assert_eq!(config.hooks.timeout, Duration::from_secs(10));
+    let more = "preempt: 30s\nrebalance: 2min\nwhen-all-unfit: release\nhooks:\n  become-owner: [/bin/sh, -c, 'exit 3']\n  \
+                become-follower: [/bin/false]\n  conflict: [/bin/true]\n  timeout: 250ms\n";
+    let config = read(&format!("{GOOD}{more}")).expect("it is good");
+    assert_eq!(config.preempt, Some(Duration::from_secs(30)));
+    assert_eq!(config.rebalance, Some(Duration::from_secs(120)));
+    assert_eq!(config.when_all_unfit, WhenAllUnfit::Release);
+    let words = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect());
+    let hooks = Hooks {
+        become_owner: words(&["/bin/sh", "-c", "exit 3"]),
+        become_follower: words(&["/bin/false"]),
+        conflict: words(&["/bin/true"]),
+        timeout: Duration::from_millis(250),
+    };
+    assert_eq!(config.hooks, hooks);
+    let never = read(&format!("{GOOD}preempt: never\nrebalance: never\n")).expect("it is good");
+    assert_eq!((never.preempt, never.rebalance), (None, None));
 }
 
 #[test]

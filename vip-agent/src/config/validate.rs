@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::{
     ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Identity, InterfaceConfig, OnConflict, OnStop,
-    PemKind, Place, Probing, Tls, User, VipConfig, Written, WrittenVip,
+    PemKind, Place, Probing, Tls, User, VipConfig, Written, WrittenVip, placement,
 };
 use crate::dataplane::DataplaneMode;
 
@@ -352,7 +352,7 @@ pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, C
             }
         }
     }
-    agree_in_groups(interfaces.iter().flat_map(|one| &one.vips))?;
+    placement::agree_in_groups(interfaces.iter().flat_map(|one| &one.vips))?;
     Ok(interfaces
         .into_iter()
         .map(|one| InterfaceConfig {
@@ -364,71 +364,14 @@ pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, C
         .collect())
 }
 
-fn agree_in_groups<'a>(
-    vips: impl Iterator<Item = &'a Written<VipConfig>>,
-) -> Result<(), ConfigError> {
-    let mut groups: BTreeMap<&str, &Written<VipConfig>> = BTreeMap::new();
-    for vip in vips {
-        let Some(group) = vip.value.group.as_deref() else {
-            continue;
-        };
-        let first = *groups.entry(group).or_insert(vip);
-        if first.value.priority != vip.value.priority {
-            return Err(ConfigError::at(
-                &vip.place,
-                format!(
-                    "vip {} has priority {}, and {} at {}, of the same group `{group}`, has {}; they move as \
-                     one, so give both the same",
-                    vip.value.ip,
-                    vip.value.priority,
-                    first.value.ip,
-                    first.place,
-                    first.value.priority,
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
 fn vip(written: WrittenVip) -> Result<Written<VipConfig>, ConfigError> {
     let Written { value: ip, place } = address(written.ip)?;
     let value = VipConfig {
         ip,
-        priority: priority(written.priority)?,
-        group: group(written.group)?,
+        priority: placement::priority(written.priority)?,
+        group: placement::group(written.group)?,
     };
     Ok(Written { value, place })
-}
-
-fn priority(written: Option<Written>) -> Result<u8, ConfigError> {
-    let Some(Written { value, place }) = written else {
-        return Ok(VipConfig::DEFAULT_PRIORITY);
-    };
-    // `parse` alone would take a sign.
-    let is_number = value.chars().all(|c| c.is_ascii_digit());
-    let priority = value.parse().ok().filter(|_| is_number);
-    priority
-        .filter(|priority| (1..=254).contains(priority))
-        .ok_or_else(|| {
-            let why = format!("priority `{value}`: write 1 to 254; the highest goes first");
-            ConfigError::at(&place, why)
-        })
-}
-
-fn group(written: Option<Written>) -> Result<Option<String>, ConfigError> {
-    let Some(Written { value, place }) = written else {
-        return Ok(None);
-    };
-    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let why = if value.parse::<IpAddr>().is_ok() {
-        "an address is no name for a group; write such as web"
-    } else if value.is_empty() || value.len() > 63 || !value.chars().all(fits) {
-        "write 1 to 63 letters, digits, `.`, `_` or `-`"
-    } else {
-        return Ok(Some(value));
-    };
-    Err(ConfigError::at(&place, format!("group `{value}`: {why}")))
 }
 
 fn address(Written { value, place }: Written) -> Result<Written<IpAddr>, ConfigError> {
@@ -528,7 +471,7 @@ fn directory(
     }
 }
 
-fn choice<T: clap::ValueEnum + Default>(
+pub(super) fn choice<T: clap::ValueEnum + Default>(
     written: Option<Written>,
     key: &str,
 ) -> Result<T, ConfigError> {
