@@ -185,6 +185,15 @@ impl VipConfig {
     }
 }
 
+impl From<WhenAllUnfit> for crate::election::WhenAllUnfit {
+    fn from(what: WhenAllUnfit) -> Self {
+        match what {
+            WhenAllUnfit::Keep => Self::Keep,
+            WhenAllUnfit::Release => Self::Release,
+        }
+    }
+}
+
 impl InterfaceConfig {
     /// The addresses of its shared IPs.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {

@@ -11,7 +11,7 @@ use vip_common::abi;
 use crate::{
     config::{self, InterfaceConfig},
     dataplane::{Attached, Attachment, Dataplane, DataplaneError, GateSpec},
-    election::{Gate, Mac},
+    election::{Fitness, Gate, Mac},
     net::{self, Link},
 };
 
@@ -84,11 +84,12 @@ impl Interface {
         self.config.is_fenced()
     }
 
-    /// Its MAC, if it can serve `vip`.
-    pub fn fit(&self, vip: IpAddr) -> Option<Mac> {
+    /// Whether it can serve `vip`.
+    pub fn fitness(&self, vip: IpAddr) -> Fitness {
         match (&self.link, self.why_unfit(vip)) {
-            (Some(link), None) => Some(Mac(link.mac)),
-            _ => None,
+            (Some(link), None) => Fitness::Fit(Mac(link.mac)),
+            (_, Some(why)) => Fitness::Unable(why.to_string()),
+            (None, None) => Fitness::Unable(Unfit::Missing(self.config.name.clone()).to_string()),
         }
     }
 
@@ -250,11 +251,17 @@ impl Interfaces {
             .map_or_else(|| ifindex.to_string(), |(_, name)| name.clone())
     }
 
-    /// Every shared IP with our MAC on its interface, if that can serve.
-    pub fn fitness(&self) -> impl Iterator<Item = (IpAddr, Option<Mac>)> {
-        self.all
-            .iter()
-            .flat_map(|interface| interface.config.ips().map(|vip| (vip, interface.fit(vip))))
+    /// Every shared IP, and whether its interface can serve it.
+    pub fn fitness(&self) -> impl Iterator<Item = (IpAddr, Fitness)> {
+        self.all.iter().flat_map(|interface| {
+            let ips = interface.config.ips();
+            ips.map(|vip| (vip, interface.fitness(vip)))
+        })
+    }
+
+    /// A shared IP is no longer configured, and its gate no longer stands.
+    pub fn forget(&mut self, vip: IpAddr) {
+        self.gates.remove(&vip);
     }
 
     /// Takes `links` for what there is: attaches to interfaces that have come, forgets those that

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::election::{Report, Role};
+use crate::election::{Progress, Report, Role};
 
 /// Writes one report to the log. Of a shared IP that goes without a gate it says so.
 pub(super) fn write(report: &Report, is_fenced: impl Fn(IpAddr) -> bool) {
@@ -86,6 +86,18 @@ pub(super) fn write(report: &Report, is_fenced: impl Fn(IpAddr) -> bool) {
                 "our name is taken by what this machine seems to have left; waiting for its lease to end"
             );
         }
+        Report::HandOver {
+            vips,
+            to,
+            why,
+            progress,
+        } => match progress {
+            Progress::Begun => tracing::info!(?vips, to, %why, "handing over"),
+            Progress::Done => tracing::info!(?vips, to, %why, "handed over"),
+            Progress::Failed(cause) => {
+                tracing::warn!(?vips, to, %why, cause, "not handed over");
+            }
+        },
         // With what only the driver knows of it.
         Report::Conflict { .. } => {}
         Report::Doubt { vip, cause } => {

@@ -249,6 +249,12 @@ impl Driver {
             Action::Announce(vip) => self.announcements.begin(vip, &self.interfaces),
             Action::Silence(vip) => self.announcements.end(vip),
             Action::Probe(vip) => self.announcements.probe(vip, &self.interfaces),
+            Action::Forget(vip) => {
+                self.interfaces.forget(vip);
+                if let Some(dataplane) = &mut self.dataplane {
+                    dataplane.remove_gate(vip)?;
+                }
+            }
             Action::Remember(lease) => self.remember(lease),
             Action::Report(report) => {
                 let interfaces = &self.interfaces;
@@ -314,9 +320,9 @@ impl Driver {
             .interfaces
             .fitness()
             .filter(|now| !before.contains(now));
-        for (vip, fit) in changed.collect::<Vec<_>>() {
+        for (vip, fitness) in changed.collect::<Vec<_>>() {
             self.note_fitness(vip);
-            if let Some(exit) = self.feed(Event::Fitness(vip, fit))? {
+            if let Some(exit) = self.feed(Event::Fitness(vip, fitness))? {
                 return Ok(Some(exit));
             }
         }

@@ -1,6 +1,6 @@
 //! From a configuration to a running loop, and from its end to what is left behind.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     cleanup::{Cleaned, clean_up_pins},
-    config::{Config, InterfaceConfig, OnConflict},
+    config::{Config, InterfaceConfig, OnConflict, VipConfig},
     dataplane::{Dataplane, GateSpec},
-    election::{BootInstant, Election, Event, Exit, Inheritance, Settings},
+    election::{BootInstant, Election, Event, Exit, Inheritance, Settings, VipSettings},
     net::{self, AddressManager, Announcer, LinkMonitor, NeighbourManager},
     state::{self, StateDir},
     status,
@@ -115,12 +115,6 @@ async fn prepare(
 
 fn settings(config: &Config, state: &StateDir) -> Settings {
     let hostname = nix::unistd::gethostname();
-    let vips = config.interfaces.iter().flat_map(|one| one.ips());
-    let probed = config
-        .interfaces
-        .iter()
-        .filter(|one| one.is_probed())
-        .flat_map(|one| one.ips());
     Settings {
         node: config.node.clone(),
         instance: state.instance().to_owned(),
@@ -129,10 +123,26 @@ fn settings(config: &Config, state: &StateDir) -> Settings {
             .unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ttl: config.lease_ttl,
-        vips: vips.collect(),
-        probed: probed.collect(),
+        vips: vip_settings(&config.interfaces),
         yields: config.on_conflict == OnConflict::Yield,
+        preempt: config.preempt,
+        rebalance: config.rebalance,
+        when_all_unfit: config.when_all_unfit.into(),
     }
+}
+
+/// What the election is to know of the shared IPs of these interfaces.
+pub(super) fn vip_settings(interfaces: &[InterfaceConfig]) -> BTreeMap<IpAddr, VipSettings> {
+    let settings = |one: &InterfaceConfig, vip: &VipConfig| VipSettings {
+        priority: vip.priority,
+        group: vip.group.clone(),
+        probes: one.is_probed(),
+        fenced: one.is_fenced(),
+    };
+    let vips = interfaces
+        .iter()
+        .flat_map(|one| one.vips.iter().map(move |vip| (vip.ip, settings(one, vip))));
+    vips.collect()
 }
 
 async fn open_dataplane(config: &Config, ebpf_log: bool) -> anyhow::Result<Option<Dataplane>> {
@@ -254,8 +264,8 @@ impl Driver {
         if let Some(dataplane) = &mut self.dataplane {
             dataplane.drop_unused_links()?;
         }
-        for (vip, fit) in self.interfaces.fitness().collect::<Vec<_>>() {
-            if let Some(exit) = self.feed(Event::Fitness(vip, fit))? {
+        for (vip, fitness) in self.interfaces.fitness().collect::<Vec<_>>() {
+            if let Some(exit) = self.feed(Event::Fitness(vip, fitness))? {
                 return Ok(Some(exit));
             }
         }

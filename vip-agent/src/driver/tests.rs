@@ -310,7 +310,7 @@ fn an_interface_without_ipv6_serves_ipv4_and_says_what_is_amiss() {
             let mut scene = Scene::new(DataplaneMode::Kernel).await;
             let fit = |scene: &Scene| {
                 let interface = &scene.interfaces.all[0];
-                [VIP, VIP6].map(|vip| interface.fit(vip).is_some())
+                [VIP, VIP6].map(|vip| interface.fitness(vip).is_fit())
             };
             assert_eq!(fit(&scene), [true, true]);
             set_ipv6("disable_ipv6", "1");

@@ -1,6 +1,11 @@
 //! What the election wants done.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
 use super::{
     event::RoundId,
@@ -69,14 +74,22 @@ pub enum Action {
         /// What to replace.
         replacing: Option<Version>,
     },
-    /// Put the owner key on the lease if there is none. → `Claimed`
+    /// Put all these owner keys on the lease if there is none of them. → `Claimed`, for each
     Claim {
-        /// The shared IP.
-        vip: IpAddr,
         /// The lease.
         lease: LeaseId,
-        /// What the key says.
-        record: OwnerRecord,
+        /// What the keys say.
+        records: BTreeMap<IpAddr, OwnerRecord>,
+    },
+    /// Put all these owner keys on another member's lease, if they are still of these versions and
+    /// that member's key is still on that lease. → `Transferred`, for each
+    Transfer {
+        /// The member.
+        to: String,
+        /// Its lease.
+        lease: LeaseId,
+        /// What must still be there, and what the keys say then.
+        records: BTreeMap<IpAddr, (Version, OwnerRecord)>,
     },
     /// Put the owner key again over our own, for a new revision. → `Reasserted`
     Reassert {
@@ -111,6 +124,8 @@ pub enum Action {
     AddAddress(IpAddr),
     /// Take it off. → `AddressRemoved`
     RemoveAddress(IpAddr),
+    /// It is no longer configured, and nothing of it is left here but its shut gate.
+    Forget(IpAddr),
     /// Tell the network that we own it, now and from time to time.
     Announce(IpAddr),
     /// Stop telling.
@@ -206,6 +221,17 @@ pub enum Report {
         /// What was tried, and the error.
         cause: String,
     },
+    /// Shared IPs that move as one are handed over.
+    HandOver {
+        /// Which.
+        vips: Vec<IpAddr>,
+        /// To whom.
+        to: String,
+        /// Why.
+        why: Why,
+        /// How far it has come.
+        progress: Progress,
+    },
     /// A machine that is no member claims a shared IP.
     Conflict {
         /// The shared IP.
@@ -215,6 +241,53 @@ pub enum Report {
         /// What is done about it.
         response: Response,
     },
+}
+
+/// Why shared IPs are handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// This node stops.
+    Stopping,
+    /// They are no longer configured here.
+    Unconfigured,
+    /// This node is drained.
+    Drained,
+    /// It is not fit to serve them.
+    Unfit,
+    /// The others of their group are there.
+    Grouped,
+    /// Somebody asked for it.
+    Asked,
+    /// The other has a higher priority.
+    Preferred,
+    /// The other holds less.
+    Uneven,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopping => "this node stops",
+            Self::Unconfigured => "no longer configured here",
+            Self::Drained => "this node is drained",
+            Self::Unfit => "this node is not fit",
+            Self::Grouped => "the rest of its group is there",
+            Self::Asked => "asked for",
+            Self::Preferred => "it has a higher priority",
+            Self::Uneven => "it holds less",
+        })
+    }
+}
+
+/// How far a hand-over has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The successor is named.
+    Begun,
+    /// The keys are the successor's.
+    Done,
+    /// They are not. Why.
+    Failed(String),
 }
 
 /// What is done about a machine that is no member and claims a shared IP.

@@ -15,6 +15,8 @@ pub(super) struct Conduct {
     pub probes: bool,
     /// Whether to leave the address to a stranger, instead of defending it.
     pub yields: bool,
+    /// Whether its address may be there while another owns it.
+    pub fenced: bool,
 }
 
 /// The stranger that was heard last, and what was done about it.

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::{
-    record::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord},
+    VipSettings,
+    record::{DrainRecord, Keyed, LeaseId, Mac, MemberRecord, OwnerRecord},
     time::BootInstant,
 };
 
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub members: BTreeMap<String, Keyed<MemberRecord>>,
     /// Owners by shared IP.
     pub owners: BTreeMap<IpAddr, Keyed<OwnerRecord>>,
+    /// Drained nodes by name.
+    pub drained: BTreeMap<String, DrainRecord>,
 }
 
 /// One change that the watch saw.
@@ -47,6 +50,22 @@ pub enum Change {
         /// The revision at which its key went.
         revision: i64,
     },
+    /// A node was drained.
+    Drained {
+        /// Its name.
+        node: String,
+        /// How.
+        record: DrainRecord,
+        /// The revision at which that was written.
+        revision: i64,
+    },
+    /// A node is drained no longer.
+    Undrained {
+        /// Its name.
+        node: String,
+        /// The revision at which the key went.
+        revision: i64,
+    },
 }
 
 impl Change {
@@ -55,7 +74,10 @@ impl Change {
         match self {
             Self::MemberPut(_, member) => member.mod_revision,
             Self::OwnerPut(_, owner) => owner.mod_revision,
-            Self::MemberGone { revision, .. } | Self::OwnerGone { revision, .. } => *revision,
+            Self::MemberGone { revision, .. }
+            | Self::OwnerGone { revision, .. }
+            | Self::Drained { revision, .. }
+            | Self::Undrained { revision, .. } => *revision,
         }
     }
 }
@@ -87,6 +109,40 @@ impl<T> Outcome<T> {
         match self {
             Self::Committed { revision } | Self::Refused { revision, .. } => Some(*revision),
             Self::LeaseGone | Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// Whether this node can serve a shared IP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    /// Its interface can carry it, with this MAC, and its health checks pass.
+    Fit(Mac),
+    /// It could carry it, and others should rather. Why, in a few words that stay the same.
+    Unhealthy(Mac, String),
+    /// It cannot carry it. Why.
+    Unable(String),
+}
+
+impl Fitness {
+    /// Our MAC on its interface, if that can carry it.
+    pub fn mac(&self) -> Option<Mac> {
+        match self {
+            Self::Fit(mac) | Self::Unhealthy(mac, _) => Some(*mac),
+            Self::Unable(_) => None,
+        }
+    }
+
+    /// Whether all is well.
+    pub fn is_fit(&self) -> bool {
+        matches!(self, Self::Fit(_))
+    }
+
+    /// What is amiss.
+    pub fn why_not(&self) -> Option<&str> {
+        match self {
+            Self::Fit(_) => None,
+            Self::Unhealthy(_, why) | Self::Unable(why) => Some(why),
         }
     }
 }
@@ -149,12 +205,14 @@ pub enum Event {
     },
     /// Our member key's transaction ended.
     Joined(Outcome<MemberRecord>),
-    /// A claim ended.
+    /// A claim ended, for this one of the shared IPs that it was of.
     Claimed(IpAddr, Outcome<OwnerRecord>),
     /// A rewrite of our own owner key, to give it a new revision, ended.
     Reasserted(IpAddr, Outcome<OwnerRecord>),
     /// A release ended.
     Released(IpAddr, Outcome<OwnerRecord>),
+    /// A transfer ended, for this one of the shared IPs that it was of.
+    Transferred(IpAddr, Outcome<OwnerRecord>),
     /// Our lease was revoked, or could not be.
     Left,
     /// The kernel has the gate as the last `SetGate` said.
@@ -165,8 +223,17 @@ pub enum Event {
     AddressFailed(IpAddr, String),
     /// The address is off the interface.
     AddressRemoved(IpAddr),
-    /// The interface of a shared IP can serve (with this MAC), or no longer can.
-    Fitness(IpAddr, Option<Mac>),
+    /// How well this node can serve a shared IP has changed.
+    Fitness(IpAddr, Fitness),
+    /// Somebody wants a shared IP, and what moves with it, to go to this node.
+    Ask {
+        /// The shared IP.
+        vip: IpAddr,
+        /// The node.
+        to: String,
+    },
+    /// These are the shared IPs from now on, all of them.
+    Configure(BTreeMap<IpAddr, VipSettings>),
     /// A machine with this MAC claims a shared IP on the interface that carries it. It was heard while
     /// our lease was good.
     Conflict {

@@ -1,10 +1,11 @@
 //! What is learnt of the owner keys: from full reads, from the watch, and from the answers to our
 //! own transactions.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::{
-    Action, Change, Election, Keyed, Outcome, OwnerRecord, QUEUE_STEP, Report, Snapshot, rank,
+    Action, Change, Election, Keyed, Outcome, OwnerRecord, QUEUE_STEP, Report, Snapshot,
+    units::UnitId,
     view::is_impossible,
     vip::{Key, Local, Pending, Vip},
 };
@@ -22,14 +23,19 @@ impl Election {
         self.resume(&snapshot);
         for (ip, vip) in &mut self.vips {
             // While nobody watched it may have been owned again.
-            if let Key::Vacant { claim_at, seen } = &mut vip.key
+            if let Key::Vacant {
+                free_at,
+                turn,
+                seen,
+            } = &mut vip.key
                 && std::mem::take(seen)
                 && !snapshot.owners.contains_key(ip)
             {
-                *claim_at = self.now + longest;
+                *free_at = self.now + longest;
+                *turn = Duration::ZERO;
             }
         }
-        for ip in self.settings.vips.clone() {
+        for ip in self.all_vips() {
             let found = snapshot.owners.get(&ip).cloned();
             self.learn_by_reading(ip, found, snapshot.revision, longest);
         }
@@ -117,6 +123,7 @@ impl Election {
             self.view.take_in_change(change);
         }
         self.forget_member_key_if_gone();
+        let mut vacated: BTreeMap<UnitId, Option<String>> = BTreeMap::new();
         for change in changes {
             match change {
                 Change::OwnerPut(ip, held) => {
@@ -130,37 +137,116 @@ impl Election {
                         vip.key = Key::Held(held);
                     }
                 }
-                Change::OwnerGone { vip, revision } => self.learn_vacancy(vip, revision),
-                Change::MemberPut(..) | Change::MemberGone { .. } => {}
+                Change::OwnerGone { vip, revision } => {
+                    vacated.extend(self.learn_vacancy(vip, revision));
+                }
+                Change::MemberPut(..)
+                | Change::MemberGone { .. }
+                | Change::Drained { .. }
+                | Change::Undrained { .. } => {}
             }
         }
+        self.queue_for(vacated);
     }
 
-    /// A vacancy that we watched arise: it may be claimed as soon as it is our turn.
-    pub(super) fn learn_vacancy(&mut self, ip: IpAddr, revision: i64) {
-        let Some(vip) = self
-            .vips
-            .get_mut(&ip)
-            .filter(|vip| vip.revision <= revision)
-        else {
-            return;
-        };
-        if matches!(vip.key, Key::Vacant { .. }) {
-            return;
-        }
+    /// A vacancy that we watched arise: it may be claimed as soon as it is our turn. Returns its unit, and
+    /// who had it.
+    pub(super) fn learn_vacancy(
+        &mut self,
+        ip: IpAddr,
+        revision: i64,
+    ) -> Option<(UnitId, Option<String>)> {
+        let vip = self.vips.get_mut(&ip);
+        let vip = vip.filter(|vip| vip.revision <= revision && !vip.is_vacant())?;
         vip.revision = revision;
-        self.cause = match vip.owner() {
+        let owner = vip.owner().map(str::to_owned);
+        self.cause = match &owner {
             Some(owner) => {
                 format!("{owner} released it, its lease ended, or somebody deleted its key")
             }
             None => "its key was deleted".to_owned(),
         };
-        let rank = rank::rank(&self.view.members, ip, vip.owner(), &self.settings.node);
-        let place = rank.unwrap_or(u32::try_from(self.view.members.len()).unwrap_or(u32::MAX));
         vip.key = Key::Vacant {
-            claim_at: self.now + QUEUE_STEP.saturating_mul(place),
+            free_at: self.now,
+            turn: Duration::ZERO,
             seen: true,
         };
+        Some((self.units.of(ip)?, owner))
+    }
+
+    /// Our place in the queue for each of these, one after the other: who is to have the one counts as
+    /// holding it when it comes to the next.
+    fn queue_for(&mut self, vacated: BTreeMap<UnitId, Option<String>>) {
+        if vacated.is_empty() {
+            return;
+        }
+        let mut placement = self.placement();
+        let mut turns = Vec::new();
+        for (id, previous) in vacated {
+            let ips = self.units.ips(id);
+            let queue = placement.queue(ips, previous.as_deref());
+            let place = self.place_in(&queue);
+            if let Some(first) = queue.first() {
+                placement.count(first, ips.len());
+            }
+            turns.push((id, QUEUE_STEP.saturating_mul(place)));
+        }
+        self.take_turns(turns);
+    }
+
+    /// Likewise for what was only found vacant. Who is first may not be free to claim it yet, for each
+    /// waits since its own first look: the others give it one TTL more.
+    pub(super) fn queue_for_the_found(&mut self) {
+        let is_found = |id: &UnitId| {
+            self.units
+                .ips(*id)
+                .iter()
+                .any(|ip| self.vips[ip].is_found())
+        };
+        let found: Vec<UnitId> = self.units.ids().into_iter().filter(is_found).collect();
+        if found.is_empty() {
+            return;
+        }
+        let patience = self.ttl();
+        let mut placement = self.placement();
+        let mut turns = Vec::new();
+        for id in found {
+            let ips = self.units.ips(id);
+            let queue = placement.queue(ips, None);
+            let turn = match self.place_in(&queue) {
+                0 => Duration::ZERO,
+                place => patience + QUEUE_STEP.saturating_mul(place),
+            };
+            if let Some(first) = queue.first() {
+                placement.count(first, ips.len());
+            }
+            turns.push((id, turn));
+        }
+        self.take_turns(turns);
+    }
+
+    /// Who is no candidate comes after all that are.
+    fn place_in(&self, queue: &[&str]) -> u32 {
+        let place = queue.iter().position(|node| *node == self.settings.node);
+        u32::try_from(place.unwrap_or(queue.len())).unwrap_or(u32::MAX)
+    }
+
+    fn take_turns(&mut self, turns: Vec<(UnitId, Duration)>) {
+        let lease = self.lease().map(|(id, ..)| id);
+        for (id, turn) in turns {
+            // Who has a part of it takes the rest.
+            let has_part = self
+                .units
+                .ips(id)
+                .iter()
+                .any(|ip| self.vips[ip].is_on(lease));
+            let turn = if has_part { Duration::ZERO } else { turn };
+            for ip in self.units.ips(id) {
+                if let Some(vip) = self.vips.get_mut(ip) {
+                    vip.let_others_first(turn);
+                }
+            }
+        }
     }
 
     /// What a read says of an owner key. A vacancy that was only found may be one whose last
@@ -172,7 +258,7 @@ impl Election {
         revision: i64,
         longest_ttl: Duration,
     ) {
-        let claim_at = self.now + longest_ttl;
+        let free_at = self.now + longest_ttl;
         let Some(vip) = self
             .vips
             .get_mut(&ip)
@@ -183,10 +269,11 @@ impl Election {
         vip.revision = revision;
         match found {
             Some(held) => vip.key = Key::Held(held),
-            None if matches!(vip.key, Key::Vacant { .. }) => {}
+            None if vip.is_vacant() => {}
             None => {
                 vip.key = Key::Vacant {
-                    claim_at,
+                    free_at,
+                    turn: Duration::ZERO,
                     seen: false,
                 };
                 self.report(Report::WaitingOut {
@@ -207,39 +294,30 @@ impl Election {
             }
             return;
         };
-        let pending = vip.pending.take();
+        let (pending, sent) = (vip.pending.take(), vip.sent.take());
         match outcome {
             Outcome::Committed { revision } if revision < vip.revision => {}
             Outcome::Committed { revision } => {
                 vip.revision = revision;
-                match (pending, lease) {
+                vip.key = match sent.filter(|_| pending.is_some()) {
+                    Some((lease, record)) => Key::Held(Keyed {
+                        lease,
+                        mod_revision: revision,
+                        record,
+                    }),
                     // It gave up its turn by this: whoever is next goes first.
-                    (Some(Pending::Release) | None, _) | (_, None) => {
-                        vip.key = Key::Vacant {
-                            claim_at: self.now + longest,
-                            seen: true,
-                        };
-                    }
-                    (Some(Pending::Claim | Pending::Reassert), Some(lease)) => {
-                        let mac = vip.fit.unwrap_or_default();
-                        let record = OwnerRecord {
-                            mac,
-                            ..self.owner_record()
-                        };
-                        let held = Keyed {
-                            lease,
-                            mod_revision: revision,
-                            record,
-                        };
-                        if let Some(vip) = self.vips.get_mut(&ip) {
-                            vip.key = Key::Held(held);
-                        }
-                    }
-                }
+                    None => Key::Vacant {
+                        free_at: self.now,
+                        turn: longest,
+                        seen: true,
+                    },
+                };
             }
             Outcome::Refused { current, revision } => {
                 self.learn_by_reading(ip, current, revision, longest);
             }
+            // The successor's.
+            Outcome::LeaseGone if pending == Some(Pending::Transfer) => {}
             Outcome::LeaseGone => {
                 if let Some(id) = lease {
                     self.lose_lease(id, "etcd refused to attach a key to it".to_owned());
@@ -261,6 +339,10 @@ impl Election {
                 self.report(Report::Doubt { vip: ip, cause });
             }
         }
+    }
+
+    pub(super) fn all_vips(&self) -> Vec<IpAddr> {
+        self.vips.keys().copied().collect()
     }
 
     /// The longest TTL in use, as far as records tell: those that were read, and those known before.

@@ -1,12 +1,18 @@
 //! The lease and the member key: to get them, to keep them, and to notice that they have gone.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use super::{
     Action, BootInstant, Election, Exit, Keyed, LeaseId, Mac, MemberRecord, Membership, Outcome,
-    Report, RoundId, Snapshot,
+    Readiness, Report, RoundId, Scope, Snapshot,
     lease::{Lease, Reading, Verdict},
+    record::DEFAULT_PRIORITY,
     to_ms,
+    units::UnitId,
     vip::Vip,
 };
 
@@ -96,7 +102,7 @@ impl Election {
         lease.read(round, reading);
         // Only of our own keys: whose vacancy it is to claim, the watch says.
         let longest = self.longest_ttl(snapshot);
-        for ip in self.settings.vips.clone() {
+        for ip in self.all_vips() {
             let found = snapshot.owners.get(&ip);
             let concerns_us = self.vips[&ip].is_on(Some(lease_id))
                 || found.is_some_and(|held| held.lease == lease_id);
@@ -119,7 +125,7 @@ impl Election {
             Verdict::Open => {}
             Verdict::Counts(deadline) => {
                 // Gates that are no longer ours are shut before the deadline moves for all.
-                self.advance_vips();
+                self.advance_all_vips();
                 if let Some(lease) = self.lease_mut().filter(|lease| deadline > lease.deadline) {
                     lease.deadline = deadline;
                     self.out.push(Action::SetLeaseDeadline(deadline));
@@ -255,7 +261,7 @@ impl Election {
         let up_to_date = written
             .as_ref()
             .is_some_and(|(_, written)| *written == record);
-        if up_to_date || self.joining.is_some() || self.stopping.is_some() || self.now < *join_at {
+        if up_to_date || self.joining.is_some() || self.is_leaving() || self.now < *join_at {
             return;
         }
         let standing = self.view.members.get(&self.settings.node);
@@ -318,6 +324,7 @@ impl Election {
         self.out.push(Action::Remember(None));
         self.cause = format!("the lease was lost: {cause}");
         self.report(Report::LeaseLost { lease, cause });
+        self.scope = Scope::All;
         self.membership = Membership::Out {
             grant_at: Some(self.now),
             failures: 0,
@@ -357,20 +364,44 @@ impl Election {
         }
     }
 
+    /// Who stops offers nothing any more.
     pub(super) fn member_record(&self) -> MemberRecord {
-        let fit = || {
-            self.vips
-                .values()
-                .filter_map(|vip| Some((vip.ip, vip.fit?)))
-        };
+        let stays = self.stopping.is_none();
+        let vips = || self.vips.values().filter(|vip| stays && !vip.retired);
+        let fit = vips().filter(|vip| vip.fitness.is_fit());
+        let unfit = vips().filter_map(|vip| Some((vip.ip, vip.fitness.why_not()?.to_owned())));
+        let priorities = self.settings.vips.iter();
+        let priorities = priorities.map(|(ip, one)| (*ip, one.priority));
         MemberRecord {
             node: self.settings.node.clone(),
             instance: self.settings.instance.clone(),
             host: self.settings.host.clone(),
-            macs: fit().map(|(_, mac)| mac).collect(),
+            macs: self.vips.values().filter_map(Vip::mac).collect(),
             ttl_ms: to_ms(self.ttl()),
-            vips: fit().map(|(ip, _)| ip).collect(),
+            vips: fit.map(|vip| vip.ip).collect(),
+            priorities: priorities
+                .filter(|(_, priority)| *priority != DEFAULT_PRIORITY)
+                .collect(),
+            unfit: unfit.collect(),
+            ready: self.readiness_of(&self.units.ids()),
+            asks: self.asks(),
             version: self.settings.version.clone(),
         }
+    }
+
+    /// What this node stands ready to take over from others.
+    pub(super) fn readiness_of(&self, units: &[UnitId]) -> BTreeMap<IpAddr, Readiness> {
+        let record = self.owner_record();
+        let mut ready = BTreeMap::new();
+        for id in units {
+            let vips = || self.units.ips(*id).iter().map(|ip| &self.vips[ip]);
+            if !vips().any(Vip::names_a_successor) {
+                continue;
+            }
+            let around = self.surroundings(&record, *id, self.is_candidate(*id));
+            let words = vips().filter_map(|vip| Some((vip.ip, vip.readiness(&around)?)));
+            ready.extend(words);
+        }
+        ready
     }
 }

@@ -10,6 +10,7 @@
 //!   grant ──▶ join ──▶ renew + confirming read, each TTL/6 …        membership (lease.rs)
 //!   vacant ──▶ claim ──▶ address ──▶ gate ──▶ announce              each shared IP (vip.rs)
 //!   owner ──▶ gate shut ──▶ address away ──▶ key given up
+//!   owner ──▶ successor ready ──▶ gate shut ──▶ key handed over   what is asked for (handover.rs)
 //! ```
 //!
 //! What is kept, whatever happens:
@@ -19,18 +20,22 @@
 //! - a vacancy is claimed at once only by who saw it arise.
 
 mod action;
+mod configuration;
 mod conflict;
 mod event;
+mod handover;
 mod knowledge;
 mod lease;
 mod membership;
+mod placement;
 mod probing;
-mod rank;
 mod record;
 mod stopping;
 #[cfg(test)]
 mod tests;
 mod time;
+mod units;
+mod vacancy;
 mod view;
 mod vip;
 
@@ -40,16 +45,21 @@ use std::{
     time::Duration,
 };
 
-pub use action::{Action, Exit, Gate, Report, Response, Role};
+pub use action::{Action, Exit, Gate, Progress, Report, Response, Role, Why};
 pub use conflict::DEFEND_INTERVAL;
-pub use event::{Change, Event, Outcome, RoundId, Snapshot, Stop};
-pub use record::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Version, to_ms};
+pub use event::{Change, Event, Fitness, Outcome, RoundId, Snapshot, Stop};
+pub use record::{
+    DEFAULT_PRIORITY, DrainRecord, Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Readiness,
+    Version, to_ms,
+};
 pub use time::BootInstant;
 
 use conflict::Conduct;
+use handover::HandOvers;
 use lease::Lease;
+use units::{UnitId, Units};
 use view::View;
-use vip::{Surroundings, Vip};
+use vip::{Pending, Surroundings, Vip};
 
 /// How long one place in the queue waits for the one ahead of it.
 const QUEUE_STEP: Duration = Duration::from_millis(30);
@@ -68,12 +78,41 @@ pub struct Settings {
     /// The TTL to ask etcd for.
     pub ttl: Duration,
     /// The shared IPs.
-    pub vips: BTreeSet<IpAddr>,
-    /// Those of which the network is asked whether anybody has them, before a claim of what was not
-    /// seen to become vacant.
-    pub probed: BTreeSet<IpAddr>,
+    pub vips: BTreeMap<IpAddr, VipSettings>,
     /// Whether a shared IP is left to a machine that is no member and claims it, instead of defended.
     pub yields: bool,
+    /// For how long a member with a higher priority must have been fit before it is handed what is
+    /// ours; never, if there is none.
+    pub preempt: Option<Duration>,
+    /// For how long another must have held less before it is handed some of what is ours.
+    pub rebalance: Option<Duration>,
+    /// What an owner does that is not fit while nobody else is either.
+    pub when_all_unfit: WhenAllUnfit,
+}
+
+/// What the election is to know of a shared IP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipSettings {
+    /// Who has a higher one goes first.
+    pub priority: u8,
+    /// Those of one group move as one.
+    pub group: Option<String>,
+    /// Whether the network is asked if anybody has it, before a claim of what was not seen to become
+    /// vacant.
+    pub probes: bool,
+    /// Whether the kernel keeps what comes for it out while the gate is shut, so that its address may
+    /// be there.
+    pub fenced: bool,
+}
+
+/// What an owner does that is not fit while nobody else is either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenAllUnfit {
+    /// It goes on.
+    #[default]
+    Keep,
+    /// It gives up what it has.
+    Release,
 }
 
 /// What an earlier process of this node left behind.
@@ -99,6 +138,10 @@ pub struct Election {
     /// The record that was sent for our member key, until that is answered.
     joining: Option<MemberRecord>,
     vips: BTreeMap<IpAddr, Vip>,
+    units: Units,
+    handovers: HandOvers,
+    /// Units of ours that are given up to nobody.
+    lost: BTreeSet<UnitId>,
     next_round: u64,
     /// What the kernel was last told of the members.
     told_members: BTreeSet<Mac>,
@@ -106,6 +149,10 @@ pub struct Election {
     over: bool,
     /// Whether the driver has told of all strangers that were heard.
     heard_all: bool,
+    /// What the event that is being handled concerns.
+    scope: Scope,
+    /// When all units were looked at last, and not those alone that an event concerned.
+    looked_at_all: BootInstant,
     cause: String,
     out: Vec<Action>,
 }
@@ -129,6 +176,13 @@ enum Membership {
     },
 }
 
+/// What an event concerns.
+#[derive(Clone, Copy, Debug)]
+enum Scope {
+    All,
+    One(IpAddr),
+}
+
 #[derive(Debug)]
 struct Stopping {
     exit: Exit,
@@ -140,15 +194,11 @@ struct Stopping {
 impl Election {
     /// A node that has just started, and may go on with what an earlier process left.
     pub fn new(settings: Settings, inheritance: Inheritance) -> Self {
-        let vip = |ip: &IpAddr| {
+        let vips = settings.vips.iter().map(|(ip, one)| {
             let open_epoch = inheritance.open_gates.get(ip).copied();
-            let conduct = Conduct {
-                probes: settings.probed.contains(ip),
-                yields: settings.yields,
-            };
-            Vip::new(*ip, open_epoch, conduct)
-        };
-        let vips = settings.vips.iter().map(|ip| (*ip, vip(ip))).collect();
+            (*ip, Vip::new(*ip, open_epoch, settings.conduct(one)))
+        });
+        let vips = vips.collect();
         Self {
             view: View::new(&settings.instance),
             now: BootInstant::BOOT,
@@ -158,12 +208,17 @@ impl Election {
                 failures: 0,
             },
             joining: None,
+            units: settings.units(&vips),
             vips,
+            handovers: HandOvers::default(),
+            lost: BTreeSet::new(),
             next_round: 0,
             told_members: BTreeSet::new(),
             stopping: None,
             over: false,
             heard_all: false,
+            scope: Scope::All,
+            looked_at_all: BootInstant::BOOT,
             cause: String::new(),
             out: Vec::new(),
             settings,
@@ -178,6 +233,7 @@ impl Election {
         self.now = self.now.max(now);
         self.cause = describe(&event);
         self.heard_all = event == Event::Tick;
+        self.scope = scope_of(&event);
         self.take_in(event);
         self.advance();
         self.report_transitions();
@@ -194,9 +250,12 @@ impl Election {
             }
         }
         times.extend(self.vips.values().flat_map(Vip::timeouts));
+        let (preempt, rebalance) = (self.settings.preempt, self.settings.rebalance);
+        times.extend(self.handovers.timeouts(preempt, rebalance));
         times.extend(self.stopping.as_ref().map(|stopping| stopping.by));
-        // What is due already waits for an answer, not for time.
-        times.into_iter().filter(|time| *time > self.now).min()
+        // What was due already then waits for an answer, not for time.
+        let past = self.looked_at_all;
+        times.into_iter().filter(|time| *time > past).min()
     }
 
     /// The lease, its TTL, and until when it is confirmed.
@@ -277,7 +336,8 @@ impl Election {
             Event::Joined(outcome) => self.take_in_join(outcome),
             Event::Claimed(ip, outcome)
             | Event::Reasserted(ip, outcome)
-            | Event::Released(ip, outcome) => self.take_in_outcome(ip, outcome),
+            | Event::Released(ip, outcome)
+            | Event::Transferred(ip, outcome) => self.take_in_outcome(ip, outcome),
             Event::Left => self.exit(),
             Event::GateSet(ip) => self.with_vip(ip, |vip, around, out| vip.gate_set(around, out)),
             Event::AddressAdded(ip) => {
@@ -287,7 +347,9 @@ impl Election {
                 self.with_vip(ip, |vip, around, out| vip.address_failed(around, out));
             }
             Event::AddressRemoved(ip) => self.with_vip(ip, |vip, _, _| vip.address_removed()),
-            Event::Fitness(ip, fit) => self.with_vip(ip, |vip, _, _| vip.fit = fit),
+            Event::Fitness(ip, fitness) => self.with_vip(ip, |vip, _, _| vip.fitness = fitness),
+            Event::Ask { vip, to } => self.take_in_ask(vip, to),
+            Event::Configure(vips) => self.take_in_configuration(vips),
             Event::Conflict { vip, mac } => self.take_in_conflict(vip, mac),
             Event::Stop(Stop::Hold) => {
                 self.stopping
@@ -312,7 +374,7 @@ impl Election {
         self.with_vip(ip, |vip, around, out| vip.hear_stranger(mac, around, out));
     }
 
-    /// What follows from what is known now, whatever event it came with.
+    /// What follows from what is known now.
     fn advance(&mut self) {
         if self.over {
             return;
@@ -322,15 +384,40 @@ impl Election {
         }
         self.ask_for_a_lease();
         self.renew();
-        self.write_member_key();
-        self.advance_vips();
+        let units = match self.scope {
+            Scope::All => {
+                self.looked_at_all = self.now;
+                self.queue_for_the_found();
+                self.units.ids()
+            }
+            Scope::One(ip) => self.units.of(ip).into_iter().collect(),
+        };
+        self.advance_handovers(&units);
+        let was_ready = self.readiness_of(&units);
+        self.advance_vips(&units);
+        self.claim_what_is_due(&units);
+        if matches!(self.scope, Scope::All) || self.readiness_of(&units) != was_ready {
+            self.write_member_key();
+        }
         self.tell_members();
+        self.forget_the_retired();
         self.finish_stop();
     }
 
-    fn advance_vips(&mut self) {
-        for ip in self.settings.vips.clone() {
-            self.with_vip(ip, Vip::advance);
+    fn advance_all_vips(&mut self) {
+        self.advance_vips(&self.units.ids());
+    }
+
+    fn advance_vips(&mut self, units: &[UnitId]) {
+        let record = self.owner_record();
+        for id in units {
+            let is_candidate = self.is_candidate(*id);
+            let around = self.surroundings(&record, *id, is_candidate);
+            for ip in self.units.ips(*id) {
+                if let Some(vip) = self.vips.get_mut(ip) {
+                    vip.advance(&around, &mut self.out);
+                }
+            }
         }
     }
 
@@ -339,25 +426,88 @@ impl Election {
         ip: IpAddr,
         step: impl FnOnce(&mut Vip, &Surroundings<'_>, &mut Vec<Action>),
     ) {
-        let record = self.owner_record();
-        let around = Surroundings {
-            now: self.now,
-            lease: self.confirmed_lease(),
-            record: &record,
-            may_claim: self.is_joined() && self.view.is_watching() && self.stopping.is_none(),
-            stopping: self.stopping.is_some(),
-            cool_down: self.ttl(),
-            heard_all: self.heard_all,
-            seed: self.view.seed(),
+        let Some(unit) = self.units.of(ip) else {
+            return;
         };
+        let record = self.owner_record();
+        let around = self.surroundings(&record, unit, self.is_candidate(unit));
         if let Some(vip) = self.vips.get_mut(&ip) {
             step(vip, &around, &mut self.out);
         }
     }
 
+    fn surroundings<'a>(
+        &self,
+        record: &'a OwnerRecord,
+        unit: UnitId,
+        is_candidate: bool,
+    ) -> Surroundings<'a> {
+        let stopping = self.stopping.is_some();
+        Surroundings {
+            now: self.now,
+            lease: self.confirmed_lease(),
+            record,
+            is_candidate,
+            stopping,
+            gives_up: self.lost.contains(&unit) || stopping && !self.is_lease_good(),
+            cool_down: self.ttl(),
+            heard_all: self.heard_all,
+            seed: self.view.seed(),
+        }
+    }
+
+    /// Whether this node may take a unit: a member that sees what goes on, fit for all of it, and meant
+    /// to have something.
+    fn is_candidate(&self, unit: UnitId) -> bool {
+        let fit = |ip: &IpAddr| {
+            let vip = self.vips.get(ip);
+            vip.is_some_and(|vip| vip.fitness.is_fit() && !vip.retired)
+        };
+        self.is_joined()
+            && self.view.is_watching()
+            && self.stopping.is_none()
+            && !self.view.drained.contains_key(&self.settings.node)
+            && self.units.ips(unit).iter().all(fit)
+    }
+
+    /// Claims the units of which all is due that is vacant, and no part is another's.
+    fn claim_what_is_due(&mut self, units: &[UnitId]) {
+        let Some((lease, deadline)) = self.confirmed_lease() else {
+            return;
+        };
+        if self.now >= deadline {
+            return;
+        }
+        for id in units {
+            let vips = || self.units.ips(*id).iter().map(|ip| &self.vips[ip]);
+            let vacant: Vec<IpAddr> = vips()
+                .filter(|vip| vip.is_vacant())
+                .map(|vip| vip.ip)
+                .collect();
+            let is_due = |vip: &Vip| vip.is_due_to_claim(self.now) || vip.is_on(Some(lease));
+            if vacant.is_empty() || !vips().all(is_due) || !self.is_candidate(*id) {
+                continue;
+            }
+            let fresh = self.owner_record();
+            let mut records = BTreeMap::new();
+            for ip in vacant {
+                if let Some(vip) = self.vips.get_mut(&ip) {
+                    let record = vip.record(&fresh);
+                    vip.send(Pending::Claim, lease, record.clone());
+                    records.insert(ip, record);
+                }
+            }
+            self.out.push(Action::Claim { lease, records });
+        }
+    }
+
     fn report_transitions(&mut self) {
         let lease = self.confirmed_lease();
-        for vip in self.vips.values_mut() {
+        let vips = match self.scope {
+            Scope::All => self.vips.range_mut::<IpAddr, _>(..),
+            Scope::One(ip) => self.vips.range_mut(ip..=ip),
+        };
+        for (_, vip) in vips {
             let new = vip.role(self.now, lease);
             let old = std::mem::replace(&mut vip.reported, new);
             if old != new {
@@ -383,6 +533,7 @@ impl Election {
             mac: Mac::default(),
             ttl_ms: to_ms(self.ttl()),
             since: String::new(),
+            successor: None,
         }
     }
 
@@ -395,6 +546,12 @@ impl Election {
         self.lease().map(|(id, _, deadline)| (id, deadline))
     }
 
+    /// Whether our gates may be open.
+    fn is_lease_good(&self) -> bool {
+        let lease = self.confirmed_lease();
+        lease.is_some_and(|(_, deadline)| self.now < deadline)
+    }
+
     fn lease_mut(&mut self) -> Option<&mut Lease> {
         match &mut self.membership {
             Membership::Out { .. } => None,
@@ -404,6 +561,38 @@ impl Election {
 
     fn report(&mut self, report: Report) {
         self.out.push(Action::Report(report));
+    }
+}
+
+impl Settings {
+    fn conduct(&self, vip: &VipSettings) -> Conduct {
+        Conduct {
+            probes: vip.probes,
+            yields: self.yields,
+            fenced: vip.fenced,
+        }
+    }
+
+    /// What moves as one. A shared IP that is no longer configured goes by itself.
+    fn units(&self, vips: &BTreeMap<IpAddr, Vip>) -> Units {
+        let group = |ip: &IpAddr| self.vips.get(ip).and_then(|one| one.group.as_deref());
+        Units::new(vips.keys().map(|ip| (*ip, group(ip))))
+    }
+}
+
+/// What concerns one shared IP alone changes nothing for the others.
+fn scope_of(event: &Event) -> Scope {
+    match event {
+        Event::Claimed(ip, _)
+        | Event::Reasserted(ip, _)
+        | Event::Released(ip, _)
+        | Event::Transferred(ip, _)
+        | Event::GateSet(ip)
+        | Event::AddressAdded(ip)
+        | Event::AddressFailed(ip, _)
+        | Event::AddressRemoved(ip)
+        | Event::Conflict { vip: ip, .. } => Scope::One(*ip),
+        _ => Scope::All,
     }
 }
 
@@ -422,13 +611,15 @@ fn describe(event: &Event) -> String {
         Event::Claimed(..) => "claimed".to_owned(),
         Event::Reasserted(..) => "reasserted".to_owned(),
         Event::Released(..) => "released".to_owned(),
+        Event::Transferred(..) => "handed over".to_owned(),
         Event::Left => "left".to_owned(),
         Event::GateSet(_) => "gate set".to_owned(),
         Event::AddressAdded(_) => "address added".to_owned(),
         Event::AddressFailed(_, error) => format!("address not added: {error}"),
         Event::AddressRemoved(_) => "address removed".to_owned(),
-        Event::Fitness(_, Some(_)) => "interface ready".to_owned(),
-        Event::Fitness(_, None) => "interface not ready".to_owned(),
+        Event::Fitness(_, fitness) => fitness.why_not().unwrap_or("fit").to_owned(),
+        Event::Ask { to, .. } => format!("asked to go to {to}"),
+        Event::Configure(_) => "configured anew".to_owned(),
         Event::Conflict { .. } => "claimed by another machine".to_owned(),
         Event::Stop(Stop::Release) => "asked to stop".to_owned(),
         Event::Stop(Stop::Hold) => "asked to hold".to_owned(),

@@ -1,6 +1,12 @@
 //! What members write about themselves and their shared IPs, and what is read back.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -94,9 +100,45 @@ pub struct MemberRecord {
     /// The shared IPs that it could hold right now.
     #[serde(default)]
     pub vips: BTreeSet<IpAddr>,
+    /// Its priorities for shared IPs, where they are not [`DEFAULT_PRIORITY`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub priorities: BTreeMap<IpAddr, u8>,
+    /// Why it could not, or should not, hold the others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unfit: BTreeMap<IpAddr, String>,
+    /// What it stands ready to take from an owner that named it as its successor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ready: BTreeMap<IpAddr, Readiness>,
+    /// What somebody asked it to have moved, and to which node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub asks: BTreeMap<IpAddr, String>,
     /// Its software's version.
     #[serde(default)]
     pub version: String,
+}
+
+/// The priority of a node for a shared IP if nothing else is said.
+pub const DEFAULT_PRIORITY: u8 = 100;
+
+/// A successor's word that it can take a shared IP at once: its address is there, behind a shut gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// At which MAC it will answer.
+    pub mac: Mac,
+    /// The revision of the owner key that named it: a word that was given to an earlier one is void.
+    pub epoch: i64,
+}
+
+/// `<prefix>/drained/<node>`: a node that is to hold nothing. The key is on no lease, so that it
+/// outlives the agent and the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRecord {
+    /// Whether it gives up also what nobody else can take.
+    #[serde(default)]
+    pub force: bool,
+    /// When that was asked for, in RFC 3339, from the asker's wall clock.
+    #[serde(default)]
+    pub since: String,
 }
 
 /// `<prefix>/owners/<ip>`: who holds a shared IP.
@@ -113,6 +155,9 @@ pub struct OwnerRecord {
     /// When it took the address, in RFC 3339, from its wall clock.
     #[serde(default)]
     pub since: String,
+    /// To which node it is about to hand it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
 }
 
 /// A record with what etcd knows of its key.
@@ -134,6 +179,33 @@ pub struct Version {
     pub lease: LeaseId,
     /// The revision of the key's last change.
     pub mod_revision: i64,
+}
+
+impl MemberRecord {
+    /// Of a node that has only a name yet.
+    pub fn nobody(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            instance: String::new(),
+            host: String::new(),
+            macs: BTreeSet::new(),
+            ttl_ms: 0,
+            vips: BTreeSet::new(),
+            priorities: BTreeMap::new(),
+            unfit: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            version: String::new(),
+        }
+    }
+
+    /// Its priority for a shared IP.
+    pub fn priority(&self, vip: IpAddr) -> u8 {
+        self.priorities
+            .get(&vip)
+            .copied()
+            .unwrap_or(DEFAULT_PRIORITY)
+    }
 }
 
 impl<T> Keyed<T> {

@@ -6,12 +6,19 @@ use super::{Action, BootInstant, Election, Exit, Stopping};
 
 impl Election {
     pub(super) fn stop(&mut self, exit: Exit) {
-        let by = self.now + self.ttl() + Duration::from_secs(2);
+        let by = self.now + 2 * self.ttl() + Duration::from_secs(2);
         self.stopping.get_or_insert(Stopping {
             exit,
             by,
             leaving: false,
         });
+    }
+
+    /// Whether nothing is left but to revoke the lease.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.stopping
+            .as_ref()
+            .is_some_and(|stopping| stopping.leaving)
     }
 
     pub(super) fn finish_stop(&mut self) {

@@ -1,12 +1,12 @@
 //! What this node knows of etcd's contents, and whether it may rely on it.
 
-use std::{collections::BTreeMap, hash::Hasher as _, time::Duration};
+use std::{collections::BTreeMap, hash::Hasher as _, net::IpAddr, time::Duration};
 
 use siphasher::sip::SipHasher13;
 
 use super::{
     event::{Change, Snapshot},
-    record::{Keyed, MemberRecord},
+    record::{DrainRecord, Keyed, LeaseId, MemberRecord},
     time::BootInstant,
 };
 
@@ -18,6 +18,9 @@ const A_WHILE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct View {
     pub members: BTreeMap<String, Keyed<MemberRecord>>,
+    pub drained: BTreeMap<String, DrainRecord>,
+    /// The leases that owner keys are on, also of shared IPs that are none of this node's.
+    pub holders: BTreeMap<IpAddr, LeaseId>,
     pub cluster_id: u64,
     /// The highest that any answer told of. What is asked later shows no lower one, in one history.
     pub revision: i64,
@@ -56,6 +59,8 @@ impl View {
         hasher.write(instance.as_bytes());
         Self {
             members: BTreeMap::new(),
+            drained: BTreeMap::new(),
+            holders: BTreeMap::new(),
             cluster_id: 0,
             revision: 0,
             namesake_since: None,
@@ -176,6 +181,9 @@ impl View {
 
     pub fn take_in(&mut self, now: BootInstant, snapshot: &Snapshot) {
         self.members.clone_from(&snapshot.members);
+        self.drained.clone_from(&snapshot.drained);
+        let owners = snapshot.owners.iter();
+        self.holders = owners.map(|(ip, held)| (*ip, held.lease)).collect();
         self.cluster_id = snapshot.cluster_id;
         self.saw(snapshot.revision);
         self.complete_to = snapshot.revision;
@@ -197,7 +205,19 @@ impl View {
             Change::MemberGone { node, revision } if self.is_news_of(node, *revision) => {
                 self.members.remove(node);
             }
-            _ => {}
+            Change::MemberPut(..) | Change::MemberGone { .. } => {}
+            Change::OwnerPut(ip, held) => {
+                self.holders.insert(*ip, held.lease);
+            }
+            Change::OwnerGone { vip, .. } => {
+                self.holders.remove(vip);
+            }
+            Change::Drained { node, record, .. } => {
+                self.drained.insert(node.clone(), record.clone());
+            }
+            Change::Undrained { node, .. } => {
+                self.drained.remove(node);
+            }
         }
         self.saw(change.revision());
         self.complete_to = self.complete_to.max(change.revision());

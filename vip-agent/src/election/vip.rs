@@ -6,9 +6,11 @@ use std::{net::IpAddr, time::Duration};
 use super::{
     action::{Action, Gate, Report, Response, Role},
     conflict::{Conduct, Conflict},
-    probing::{Asker, Probe},
-    record::{Keyed, LeaseId, Mac, OwnerRecord, Version},
+    event::Fitness,
+    probing::Probe,
+    record::{Keyed, LeaseId, Mac, OwnerRecord, Readiness, Version},
     time::BootInstant,
+    vacancy::Vacancy,
 };
 
 /// What etcd says of the owner key, as far as it was read.
@@ -19,7 +21,9 @@ pub(super) enum Key {
     /// There is none.
     Vacant {
         /// Not to be claimed before this.
-        claim_at: BootInstant,
+        free_at: BootInstant,
+        /// How long others go first.
+        turn: Duration,
         /// Whether we watched the key go, and have been watching since.
         seen: bool,
     },
@@ -30,13 +34,16 @@ pub(super) enum Key {
 /// What this node's kernel has.
 ///
 /// ```text
-///              key is ours                 added                set
-///  Down ────────────────────────▶ Adding ─────────▶ Opening ─────────▶ Up
-///   ▲                               │                  │               │ key is not
-///   │ removed              set      ▼                  ▼               ▼ ours any more
-///  Removing ◀──────────────────── Closing ◀──────────────────────────────
-///                                   ▲
-///  Adopted ─────────────────────────┘   (or ─▶ Adding, where an open gate is still ours)
+///          key is ours, or                added          key is ours         set
+///          we are named in it
+///  Down ────────────────────▶ Adding ───────────▶ Ready ──────────▶ Opening ─────▶ Up
+///   ▲                           │                 │   ▲                │           │ key is not ours
+///   │ removed                   ▼         neither │   │ to be          ▼           ▼ any more, or to
+///  Removing ◀──────────────────────────────────◀──┘   └ handed over ◀─ Closing ◀────  be given up
+///   ▲                                                                  │
+///   └──────────────────────────────────────────────────────────────────┘
+///
+///  Adopted ──▶ Closing   (or ──▶ Adding, where an open gate is still ours)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Local {
@@ -46,6 +53,8 @@ pub(super) enum Local {
     Down,
     /// The address is being added.
     Adding,
+    /// Address there, gate closed: all that is missing is the key, or a fresh revision of it.
+    Ready,
     /// The gate is being opened.
     Opening,
     /// Address there, gate open (for as long as the lease deadline lies ahead).
@@ -62,6 +71,7 @@ pub(super) enum Pending {
     Claim,
     Reassert,
     Release,
+    Transfer,
 }
 
 /// What a shared IP needs to know of the node around it.
@@ -71,23 +81,17 @@ pub(super) struct Surroundings<'a> {
     pub lease: Option<(LeaseId, BootInstant)>,
     /// What a fresh owner record says, but for the MAC.
     pub record: &'a OwnerRecord,
-    /// Whether we may claim anything: a member, the watch up, not stopping.
-    pub may_claim: bool,
+    /// Whether this node is one to take the unit that the shared IP is of.
+    pub is_candidate: bool,
     pub stopping: bool,
+    /// Whether the unit is to be given up although nobody takes it over.
+    pub gives_up: bool,
     /// How long to keep away from a shared IP that could not be taken up here.
     pub cool_down: Duration,
     /// Whether all strangers that were heard were told.
     pub heard_all: bool,
     /// Differs from node to node.
     pub seed: u64,
-}
-
-/// A vacancy, from when it was first looked at.
-#[derive(Clone, Copy, Debug)]
-struct Vacancy {
-    since: BootInstant,
-    /// How long we let others go first.
-    turn: Duration,
 }
 
 #[derive(Debug)]
@@ -98,26 +102,33 @@ pub(super) struct Vip {
     pub revision: i64,
     pub local: Local,
     pub pending: Option<Pending>,
-    /// Our MAC on its interface, while that can serve.
-    pub fit: Option<Mac>,
+    /// What was sent with it: to be on this lease, and to say this.
+    pub sent: Option<(LeaseId, OwnerRecord)>,
+    pub fitness: Fitness,
+    /// The node that it is to be handed over to.
+    pub heir: Option<String>,
+    /// No longer configured: it is given up and then forgotten.
+    pub retired: bool,
     /// The role that was last reported.
     pub reported: Role,
     /// A revision of our key for which a give-up was sent or a closed gate was found: a stray
     /// delete may still come for it, so the gate stays shut until the key has a newer one.
     given_up: Option<i64>,
     /// Taking it up failed: leave it to others until then.
-    shunned_until: BootInstant,
+    pub(super) shunned_until: BootInstant,
     /// Not to be taken up before this, whatever etcd says: its history was replaced.
-    waits_until: BootInstant,
+    pub(super) waits_until: BootInstant,
     /// What the kernel's gate was last set to.
     gate: Option<Gate>,
     suspended: bool,
     /// Whether its gate was open since it was last down.
     served: bool,
-    conduct: Conduct,
-    conflict: Conflict,
-    vacancy: Option<Vacancy>,
-    probe: Probe,
+    /// Whether it is being handed over: nothing else is done with it until that is decided.
+    leaving: bool,
+    pub(super) conduct: Conduct,
+    pub(super) conflict: Conflict,
+    pub(super) vacancy: Option<Vacancy>,
+    pub(super) probe: Probe,
 }
 
 impl Vip {
@@ -128,7 +139,10 @@ impl Vip {
             revision: 0,
             local: Local::Adopted { open_epoch },
             pending: None,
-            fit: None,
+            sent: None,
+            fitness: Fitness::Unable("its interface was not looked at yet".to_owned()),
+            heir: None,
+            retired: false,
             reported: Role::Unknown,
             given_up: None,
             shunned_until: BootInstant::BOOT,
@@ -136,6 +150,7 @@ impl Vip {
             gate: None,
             suspended: false,
             served: open_epoch.is_some(),
+            leaving: false,
             conduct,
             conflict: Conflict::default(),
             vacancy: None,
@@ -155,6 +170,11 @@ impl Vip {
         }
     }
 
+    /// Our MAC on its interface, while that can carry it.
+    pub fn mac(&self) -> Option<Mac> {
+        self.fitness.mac()
+    }
+
     pub fn epoch(&self) -> i64 {
         self.held().map_or(0, |held| held.mod_revision)
     }
@@ -163,16 +183,44 @@ impl Vip {
         self.held().map(|held| held.record.node.as_str())
     }
 
+    pub fn names_a_successor(&self) -> bool {
+        self.held()
+            .is_some_and(|held| held.record.successor.is_some())
+    }
+
+    pub fn is_being_claimed(&self) -> bool {
+        self.pending == Some(Pending::Claim)
+    }
+
     /// Whether nothing of it is left here and nothing under way.
     pub fn is_quiet(&self) -> bool {
         self.local == Local::Down && self.pending.is_none()
+    }
+
+    /// Our word that we can take it, if its owner has asked for that and we can.
+    pub fn readiness(&self, around: &Surroundings<'_>) -> Option<Readiness> {
+        let is_there = self.local == Local::Ready || !self.conduct.fenced;
+        let mac = self.mac().filter(|_| is_there && self.is_heir(around))?;
+        Some(Readiness {
+            mac,
+            epoch: self.epoch(),
+        })
+    }
+
+    /// Whether another owns it and means to hand it to us, and we mean to take it.
+    fn is_heir(&self, around: &Surroundings<'_>) -> bool {
+        let named = self.held().and_then(|held| held.record.successor.as_ref());
+        named == Some(&around.record.node)
+            && !self.is_on(around.lease.map(|(id, _)| id))
+            && around.is_candidate
+            && around.now >= self.claim_at()
     }
 
     pub fn role(&self, now: BootInstant, lease: Option<(LeaseId, BootInstant)>) -> Role {
         let mine = self.is_on(lease.map(|(id, _)| id));
         match (self.local, &self.key) {
             (Local::Adopted { .. }, _) => Role::Unknown,
-            (Local::Closing | Local::Removing, _) if self.served => Role::GivingUp,
+            (Local::Closing | Local::Ready | Local::Removing, _) if self.served => Role::GivingUp,
             (Local::Up, _) if mine && lease.is_some_and(|(_, deadline)| now < deadline) => {
                 Role::Owner
             }
@@ -233,13 +281,6 @@ impl Vip {
         }
     }
 
-    /// A claim was not answered: it is made again, unless the watch has told more by then.
-    pub fn ask_again(&mut self, at: BootInstant) {
-        if let Key::Vacant { claim_at, .. } = &mut self.key {
-            *claim_at = at;
-        }
-    }
-
     /// Takes the next steps from what is to what should be, each of which is a call of its own
     /// once the step before is confirmed.
     pub fn advance(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
@@ -256,18 +297,19 @@ impl Vip {
                     self.start_closing(out);
                 }
             }
+            Local::Down | Local::Ready if mine && self.leaving => {}
             Local::Down if mine => self.take_up_or_release(around, out),
-            Local::Down => {
-                self.probe_if_due(around, out);
-                self.claim_if_due(around, out);
-            }
+            // Without a gate the address itself would answer.
+            Local::Down if self.is_heir(around) && self.conduct.fenced => self.start_adding(out),
+            Local::Down => self.probe_if_due(around, out),
+            Local::Ready => self.open_or_withdraw(mine, around, out),
             Local::Up
-                if !mine || around.stopping || self.fit.is_none() || self.yields(around.now) =>
+                if !mine || around.gives_up || self.mac().is_none() || self.yields(around.now) =>
             {
                 self.start_closing(out);
             }
             Local::Up => {
-                self.tell_the_mac(around, out);
+                self.keep_the_record(around, out);
                 self.watch_the_deadline(around, out);
                 self.defend_again(around, out);
                 self.set_gate(
@@ -278,7 +320,7 @@ impl Vip {
                 );
             }
             // The address is on its way and the gate may be open: an adopted one is.
-            Local::Adding if !self.is_wanted(around) => {
+            Local::Adding if self.served && !self.is_wanted(around) => {
                 self.set_gate(
                     Gate::Closed {
                         epoch: self.epoch(),
@@ -297,18 +339,47 @@ impl Vip {
             return;
         }
         if self.is_wanted(around) {
-            self.local = Local::Opening;
-            self.served = true;
-            self.gate = None;
-            self.set_gate(
-                Gate::Open {
-                    epoch: self.epoch(),
-                },
-                out,
-            );
-        } else {
+            self.start_opening(out);
+        } else if self.served {
             self.start_closing(out);
+        } else {
+            self.local = Local::Ready;
         }
+    }
+
+    /// Its gate is shut, and its address stays for as long as the key may yet come back.
+    pub fn start_handing_over(&mut self, out: &mut Vec<Action>) {
+        self.start_closing(out);
+        self.leaving = true;
+    }
+
+    /// The hand-over came to nothing, or is over.
+    pub fn stop_handing_over(&mut self) {
+        self.leaving = false;
+        self.heir = None;
+    }
+
+    /// Whether its gate is shut for a hand-over, and nothing stands in the way of that any more.
+    pub fn is_handed_out(&self) -> bool {
+        let shut = if self.conduct.fenced {
+            Local::Ready
+        } else {
+            Local::Down
+        };
+        self.leaving && self.local == shut && self.pending.is_none()
+    }
+
+    /// Its key is on its way to another's lease: the gate opens only on a revision that was made since.
+    pub fn transfer(&mut self, lease: LeaseId, record: OwnerRecord) {
+        self.given_up = Some(self.epoch());
+        self.leaving = false;
+        self.send(Pending::Transfer, lease, record);
+    }
+
+    /// A transaction was sent.
+    pub fn send(&mut self, pending: Pending, lease: LeaseId, record: OwnerRecord) {
+        self.pending = Some(pending);
+        self.sent = Some((lease, record));
     }
 
     pub fn address_failed(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
@@ -333,12 +404,15 @@ impl Vip {
                 out.push(Action::Announce(self.ip));
             }
             Local::Opening => self.start_closing(out),
-            Local::Closing => {
-                self.local = Local::Removing;
-                out.push(Action::RemoveAddress(self.ip));
-            }
+            Local::Closing if self.leaving && self.conduct.fenced => self.local = Local::Ready,
+            Local::Closing => self.start_removing(out),
             // A follower's gate, told who the owner is.
-            Local::Adopted { .. } | Local::Down | Local::Adding | Local::Up | Local::Removing => {}
+            Local::Adopted { .. }
+            | Local::Down
+            | Local::Adding
+            | Local::Ready
+            | Local::Up
+            | Local::Removing => {}
         }
     }
 
@@ -346,7 +420,7 @@ impl Vip {
         self.is_on(around.lease.map(|(id, _)| id))
             && !around.stopping
             && self.given_up != Some(self.epoch())
-            && self.fit.is_some()
+            && self.mac().is_some()
             && around.now >= self.shunned_until
             && around.now >= self.waits_until
             && !self.yields(around.now)
@@ -396,9 +470,7 @@ impl Vip {
             self.given_up = Some(mod_revision);
             return;
         }
-        let unable =
-            self.fit.is_none() || around.now < self.shunned_until || self.yields(around.now);
-        if around.stopping || unable {
+        if self.is_unwanted(around) {
             self.given_up = Some(mod_revision);
             self.pending = Some(Pending::Release);
             out.push(Action::Release {
@@ -410,115 +482,66 @@ impl Vip {
         }
     }
 
-    /// The record of what is served says where: others know the owner's claims by that.
-    fn tell_the_mac(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
-        let (Some(held), Some(mac), None) = (self.held(), self.fit, self.pending) else {
+    /// Its address is there, and its gate shut.
+    fn open_or_withdraw(&mut self, mine: bool, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        let awaits_claim = self.is_vacant() && around.is_candidate;
+        match (mine, self.held().map(Keyed::version)) {
+            (true, _) if self.pending.is_some() => {}
+            (true, _) if self.is_wanted(around) => self.start_opening(out),
+            (true, Some(version)) if !self.is_unwanted(around) => {
+                if around.now >= self.waits_until {
+                    self.reassert(version, around, out);
+                }
+            }
+            // What etcd has is in doubt, and soon will not be.
+            (false, _) if self.key == Key::Unknown && self.served => {}
+            (false, _) if self.is_heir(around) || awaits_claim => {}
+            _ => self.start_removing(out),
+        }
+    }
+
+    /// Whether it is ours and is not to be, whatever its revision.
+    fn is_unwanted(&self, around: &Surroundings<'_>) -> bool {
+        let unable =
+            self.mac().is_none() || around.now < self.shunned_until || self.yields(around.now);
+        around.stopping || around.gives_up || unable
+    }
+
+    /// The record of what is served says where, for others know the owner's claims by that, and who is
+    /// to have it next.
+    fn keep_the_record(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
+        let (Some(held), Some(mac), None) = (self.held(), self.mac(), self.pending) else {
             return;
         };
-        if held.record.mac != mac {
-            let version = held.version();
+        let (moved, version) = (held.record.mac != mac, held.version());
+        if moved {
             out.push(Action::Announce(self.ip));
+        }
+        if moved || held.record.successor != self.heir {
             self.reassert(version, around, out);
         }
     }
 
     fn reassert(&mut self, version: Version, around: &Surroundings<'_>, out: &mut Vec<Action>) {
-        self.pending = Some(Pending::Reassert);
+        let since = self.held().map(|held| held.record.since.clone());
+        let record = OwnerRecord {
+            since: since.unwrap_or_default(),
+            ..self.record(around.record)
+        };
+        self.send(Pending::Reassert, version.lease, record.clone());
         out.push(Action::Reassert {
             vip: self.ip,
             version,
-            record: self.record(around),
+            record,
         });
     }
 
-    fn look_at_vacancy(&mut self, now: BootInstant) {
-        let Key::Vacant { claim_at, seen } = self.key else {
-            self.vacancy = None;
-            self.probe = Probe::Due;
-            return;
-        };
-        self.vacancy.get_or_insert(Vacancy {
-            since: now,
-            turn: if seen {
-                claim_at.saturating_since(now)
-            } else {
-                Duration::ZERO
-            },
-        });
-    }
-
-    /// Whether somebody may have taken the address since its last owner gave it up, so that we ask
-    /// before we claim it.
-    fn distrusts_vacancy(&self) -> bool {
-        let (Key::Vacant { seen, .. }, Some(vacancy)) = (&self.key, self.vacancy) else {
-            return false;
-        };
-        let left_to_a_stranger = self.conduct.yields && self.conflict.lasts_until() > vacancy.since;
-        left_to_a_stranger || self.conduct.probes && !seen
-    }
-
-    /// Not to be taken up before this.
-    fn claim_at(&self) -> BootInstant {
-        let free_at = self.shunned_until.max(self.waits_until);
-        let Key::Vacant { claim_at, .. } = self.key else {
-            return free_at;
-        };
-        let claim_at = claim_at.max(free_at);
-        match self.vacancy {
-            Some(Vacancy { turn, .. }) if self.distrusts_vacancy() => {
-                claim_at.max(self.conflict.lasts_until() + turn)
-            }
-            _ => claim_at,
-        }
-    }
-
-    /// Only while the lease is good does the kernel program tell who answers.
-    fn probe_if_due(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
-        let hears = around
-            .lease
-            .is_some_and(|(_, deadline)| around.now < deadline);
-        let asks = self.conduct.probes && self.distrusts_vacancy();
-        if !(hears && asks && self.fit.is_some() && !around.stopping) {
-            self.probe = Probe::Due;
-            return;
-        }
-        let asker = Asker {
-            now: around.now,
-            claim_at: self.claim_at(),
-            span: around.cool_down,
-            heard_all: around.heard_all,
-            seed: around.seed,
-            ip: self.ip,
-        };
-        if self.probe.advance(&asker) {
-            out.push(Action::Probe(self.ip));
-        }
-    }
-
-    fn claim_if_due(&mut self, around: &Surroundings<'_>, out: &mut Vec<Action>) {
-        let Key::Vacant { .. } = self.key else {
-            return;
-        };
-        let Some((lease, deadline)) = around.lease else {
-            return;
-        };
-        let asked = !self.conduct.probes || !self.distrusts_vacancy() || self.probe.is_unanswered();
-        let due = around.now >= self.claim_at() && around.now < deadline && asked;
-        if due && around.may_claim && self.fit.is_some() && self.pending.is_none() {
-            self.pending = Some(Pending::Claim);
-            let record = self.record(around);
-            out.push(Action::Claim {
-                vip: self.ip,
-                lease,
-                record,
-            });
-        }
-    }
-
-    fn record(&self, around: &Surroundings<'_>) -> OwnerRecord {
+    /// What an owner key of ours is to say.
+    pub fn record(&self, fresh: &OwnerRecord) -> OwnerRecord {
         OwnerRecord {
-            mac: self.fit.unwrap_or_default(),
-            ..around.record.clone()
+            mac: self.mac().unwrap_or_default(),
+            successor: self.heir.clone(),
+            ..fresh.clone()
         }
     }
 
@@ -539,8 +562,26 @@ impl Vip {
         out.push(Action::AddAddress(self.ip));
     }
 
+    fn start_opening(&mut self, out: &mut Vec<Action>) {
+        self.local = Local::Opening;
+        self.served = true;
+        self.gate = None;
+        self.set_gate(
+            Gate::Open {
+                epoch: self.epoch(),
+            },
+            out,
+        );
+    }
+
+    fn start_removing(&mut self, out: &mut Vec<Action>) {
+        self.local = Local::Removing;
+        out.push(Action::RemoveAddress(self.ip));
+    }
+
     fn start_closing(&mut self, out: &mut Vec<Action>) {
         self.local = Local::Closing;
+        self.leaving = false;
         self.gate = None;
         out.push(Action::Silence(self.ip));
         self.set_gate(
@@ -554,7 +595,8 @@ impl Vip {
 
     /// A closed gate knows who the owner is, so that the kernel can tell its claims from others'.
     fn tell_the_gate(&mut self, mine: bool, around: &Surroundings<'_>, out: &mut Vec<Action>) {
-        if self.local != Local::Down || mine || around.stopping {
+        let is_shut = matches!(self.local, Local::Down | Local::Adding | Local::Ready);
+        if !is_shut || self.served && self.local != Local::Down || mine || around.stopping {
             return;
         }
         let owner = match &self.key {

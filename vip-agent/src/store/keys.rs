@@ -7,6 +7,7 @@ use std::net::IpAddr;
 pub(super) struct Keys {
     members: String,
     owners: String,
+    drained: String,
     all: String,
 }
 
@@ -15,6 +16,7 @@ pub(super) struct Keys {
 pub(super) enum Place<'a> {
     Member(&'a str),
     Owner(IpAddr),
+    Drained(&'a str),
 }
 
 impl Keys {
@@ -22,6 +24,7 @@ impl Keys {
         Self {
             members: format!("{prefix}/members/"),
             owners: format!("{prefix}/owners/"),
+            drained: format!("{prefix}/drained/"),
             all: format!("{prefix}/"),
         }
     }
@@ -39,11 +42,18 @@ impl Keys {
         format!("{}{vip}", self.owners)
     }
 
+    pub fn drained(&self, node: &str) -> String {
+        format!("{}{node}", self.drained)
+    }
+
     /// What `key` is of; `None` for one that is none of ours.
     pub fn place<'a>(&self, key: &'a [u8]) -> Option<Place<'a>> {
         let key = std::str::from_utf8(key).ok()?;
         if let Some(node) = key.strip_prefix(self.members.as_str()) {
             return Some(Place::Member(node));
+        }
+        if let Some(node) = key.strip_prefix(self.drained.as_str()) {
+            return Some(Place::Drained(node));
         }
         let ip = key.strip_prefix(self.owners.as_str())?;
         // IPv6 has many spellings, and a shared IP one key.
@@ -62,6 +72,10 @@ mod tests {
         assert_eq!(
             keys.place(keys.member("cp-1").as_bytes()),
             Some(Place::Member("cp-1"))
+        );
+        assert_eq!(
+            keys.place(keys.drained("cp-1").as_bytes()),
+            Some(Place::Drained("cp-1"))
         );
         for vip in ["10.0.0.1", "fd00::64", "fe80::64"] {
             let vip = vip.parse().expect("an address");

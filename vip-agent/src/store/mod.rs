@@ -123,18 +123,22 @@ impl Store {
             } => {
                 spawn(async move { shared.join(lease, record, replacing).await });
             }
-            Action::Claim { vip, lease, record } => spawn(async move {
-                let outcome = shared.put_owner(vip, lease, record, None).await;
-                shared.tell(Event::Claimed(vip, outcome));
+            Action::Claim { lease, records } => spawn(async move {
+                for (vip, outcome) in shared.claim(lease, records).await {
+                    shared.tell(Event::Claimed(vip, outcome));
+                }
+            }),
+            Action::Transfer { to, lease, records } => spawn(async move {
+                for (vip, outcome) in shared.transfer(&to, lease, records).await {
+                    shared.tell(Event::Transferred(vip, outcome));
+                }
             }),
             Action::Reassert {
                 vip,
                 version,
                 record,
             } => spawn(async move {
-                let outcome = shared
-                    .put_owner(vip, version.lease, record, Some(version))
-                    .await;
+                let outcome = shared.reassert(vip, version, record).await;
                 shared.tell(Event::Reasserted(vip, outcome));
             }),
             Action::Release { vip, version } => spawn(async move {

@@ -7,7 +7,7 @@ use etcd_client::{GetResponse, KeyValue, ResponseHeader};
 use super::keys::{Keys, Place};
 use crate::{
     clock,
-    election::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Snapshot},
+    election::{DrainRecord, Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Snapshot},
 };
 
 /// A member's record; `None` if it cannot be read: then it is nobody's candidate.
@@ -33,6 +33,7 @@ pub(super) fn owner(kv: &KeyValue) -> Keyed<OwnerRecord> {
             mac: Mac::default(),
             ttl_ms: 0,
             since: String::new(),
+            successor: None,
         }
     });
     keyed(kv, record)
@@ -57,17 +58,40 @@ pub(super) fn snapshot(keys: &Keys, response: &GetResponse) -> Snapshot {
             Some(Place::Owner(vip)) => {
                 snapshot.owners.insert(vip, owner(kv));
             }
+            Some(Place::Drained(node)) => {
+                snapshot.drained.insert(node.to_owned(), drain(kv));
+            }
             None => {}
         }
     }
     snapshot
 }
 
-/// The owner record as it is written, with the wall clock's time.
+/// The owner record as it is written: with the wall clock's time, if it does not say since when.
 pub(super) fn owner_value(vip: IpAddr, mut record: OwnerRecord) -> Vec<u8> {
-    record.since = humantime::format_rfc3339_millis(clock::time_of_day()).to_string();
+    if record.since.is_empty() {
+        record.since = now();
+    }
     tracing::trace!(%vip, ?record, "writing an owner record");
     serde_json::to_vec(&record).expect("strings and numbers always serialise")
+}
+
+/// How a node is drained; what cannot be read is drained all the same.
+pub(super) fn drain(kv: &KeyValue) -> DrainRecord {
+    serde_json::from_slice(kv.value()).unwrap_or_default()
+}
+
+/// A node drained now.
+pub(super) fn drain_value(force: bool) -> Vec<u8> {
+    let record = DrainRecord {
+        force,
+        since: now(),
+    };
+    serde_json::to_vec(&record).expect("strings and numbers always serialise")
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_millis(clock::time_of_day()).to_string()
 }
 
 pub(super) fn member_value(record: &MemberRecord) -> Vec<u8> {

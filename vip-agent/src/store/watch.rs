@@ -144,6 +144,19 @@ impl Shared {
                     }
                     Place::Owner(vip) if gone => Some(Change::OwnerGone { vip, revision }),
                     Place::Owner(vip) => Some(Change::OwnerPut(vip, records::owner(kv))),
+                    Place::Drained(node) => {
+                        let node = node.to_owned();
+                        Some(if gone {
+                            Change::Undrained { node, revision }
+                        } else {
+                            let record = records::drain(kv);
+                            Change::Drained {
+                                node,
+                                record,
+                                revision,
+                            }
+                        })
+                    }
                 }
             })
             .collect();

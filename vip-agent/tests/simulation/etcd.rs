@@ -119,6 +119,7 @@ impl Etcd {
             revision: self.data.revision,
             members: self.data.members.clone(),
             owners: self.data.owners.clone(),
+            drained: BTreeMap::new(),
         }
     }
 
@@ -199,19 +200,44 @@ impl Etcd {
         })
     }
 
-    pub fn put_owner(
+    /// All or none: if all keys are as expected, and the member `holder` is on the lease, where that is
+    /// asked for.
+    pub fn put_owners(
         &mut self,
-        vip: IpAddr,
-        record: OwnerRecord,
+        records: BTreeMap<IpAddr, (Option<Version>, OwnerRecord)>,
         lease: LeaseId,
-        expected: Option<Version>,
-    ) -> Outcome<OwnerRecord> {
-        let current = self.data.owners.get(&vip).cloned();
-        self.guarded(current, Some(lease), expected, |data, revision| {
+        holder: Option<&str>,
+    ) -> Vec<(IpAddr, Outcome<OwnerRecord>)> {
+        let as_expected = |(vip, (expected, _)): (&IpAddr, &(Option<Version>, OwnerRecord))| {
+            self.data.owners.get(vip).map(Keyed::version) == *expected
+        };
+        let is_there = holder.is_none_or(|node| {
+            let member = self.data.members.get(node);
+            member.is_some_and(|member| member.lease == lease)
+        });
+        let agrees = is_there && records.iter().all(as_expected);
+        if !agrees {
+            let revision = self.data.revision;
+            let look = |vip| {
+                let current = self.data.owners.get(&vip).cloned();
+                (vip, Outcome::Refused { current, revision })
+            };
+            return records.into_keys().map(look).collect();
+        }
+        if !self.data.leases.contains_key(&lease.0) {
+            let vips = records.into_keys();
+            return vips.map(|vip| (vip, Outcome::LeaseGone)).collect();
+        }
+        self.data.revision += 1;
+        let revision = self.data.revision;
+        let data = &mut self.data;
+        let put = |(vip, (_, record))| {
             let keyed = keyed(lease, revision, record);
             data.owners.insert(vip, keyed.clone());
-            Change::OwnerPut(vip, keyed)
-        })
+            data.history.push(Change::OwnerPut(vip, keyed));
+            (vip, Outcome::Committed { revision })
+        };
+        records.into_iter().map(put).collect()
     }
 
     pub fn delete_owner(&mut self, vip: IpAddr, expected: Version) -> Outcome<OwnerRecord> {

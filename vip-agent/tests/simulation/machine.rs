@@ -218,14 +218,14 @@ impl Machine {
         let lease = self.lease().unwrap_or(LeaseId(0));
         let node = self.settings.node.clone();
         let mut owners = BTreeMap::new();
-        for vip in &self.settings.vips {
+        for vip in self.settings.vips.keys() {
             if let Some((Role::Owner | Role::Suspended, _, epoch)) = self.election.role(*vip, now) {
                 owners.insert(*vip, keyed(lease, epoch, self.owner_record(&node)));
             }
         }
         let record = MemberRecord {
             instance: self.settings.instance.clone(),
-            ..nobody(&node)
+            ..MemberRecord::nobody(&node)
         };
         let mut members = self.members.clone();
         let ours = members.get(&node).filter(|member| member.lease == lease);
@@ -238,6 +238,7 @@ impl Machine {
             revision,
             members,
             owners,
+            drained: BTreeMap::new(),
         }
     }
 
@@ -253,7 +254,7 @@ impl Machine {
                         Change::MemberGone { node, .. } => {
                             self.members.remove(node);
                         }
-                        Change::OwnerPut(..) | Change::OwnerGone { .. } => {}
+                        _ => {}
                     }
                 }
             }
@@ -383,11 +384,17 @@ impl Machine {
                 record,
                 replacing: replacing.map(standing),
             },
-            Action::Claim { vip, lease, record } => Action::Claim {
-                vip,
+            Action::Claim { lease, records } => Action::Claim {
                 lease: current(lease),
-                record,
+                records,
             },
+            Action::Transfer { to, lease, records } => {
+                let records = records.into_iter();
+                let records = records
+                    .map(|(vip, (version, record))| (vip, (standing(version), record)))
+                    .collect();
+                Action::Transfer { to, lease, records }
+            }
             Action::Reassert {
                 vip,
                 version,
@@ -418,9 +425,8 @@ impl Machine {
         let found: Vec<IpAddr> = self.found_vacant.extract_if(.., vacant).collect();
         let record = self.owner_record(&self.settings.node);
         let claims = found.into_iter().map(|vip| Action::Claim {
-            vip,
             lease,
-            record: record.clone(),
+            records: BTreeMap::from([(vip, record.clone())]),
         });
         claims.collect()
     }
@@ -432,6 +438,7 @@ impl Machine {
             mac: Mac::default(),
             ttl_ms: 0,
             since: String::new(),
+            successor: None,
         }
     }
 }
@@ -442,19 +449,8 @@ fn revision_told_by(event: &Event) -> i64 {
         Event::Watched(changes) => changes.last().map_or(0, Change::revision),
         Event::Claimed(_, outcome)
         | Event::Reasserted(_, outcome)
-        | Event::Released(_, outcome) => outcome.revision().unwrap_or(0),
+        | Event::Released(_, outcome)
+        | Event::Transferred(_, outcome) => outcome.revision().unwrap_or(0),
         _ => 0,
-    }
-}
-
-fn nobody(node: &str) -> MemberRecord {
-    MemberRecord {
-        node: node.to_owned(),
-        instance: String::new(),
-        host: String::new(),
-        macs: BTreeSet::new(),
-        ttl_ms: 0,
-        vips: BTreeSet::new(),
-        version: String::new(),
     }
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use vip_agent::election::{
-    Action, BootInstant, Election, Event, Gate, Inheritance, LeaseId, Mac, Settings,
+    Action, BootInstant, DEFAULT_PRIORITY, Election, Event, Fitness, Gate, Inheritance, LeaseId,
+    Mac, Settings, VipSettings, WhenAllUnfit,
 };
 
 use super::{
@@ -138,8 +139,12 @@ impl Node {
         self.kernel.gates.get(&vip)?.1
     }
 
-    pub fn fit(&self, now: TrueNs) -> Option<Mac> {
-        (now >= self.unfit_until).then_some(self.mac)
+    pub fn fitness(&self, now: TrueNs) -> Fitness {
+        if now >= self.unfit_until {
+            Fitness::Fit(self.mac)
+        } else {
+            Fitness::Unable("down".to_owned())
+        }
     }
 
     /// Starts the agent, on what disk and kernel have of an earlier one.
@@ -153,15 +158,23 @@ impl Node {
         self.life += 1;
         let fresh = format!("{}-{}", self.name, self.life);
         let instance = self.disk.instance.get_or_insert(fresh).clone();
+        let vip_settings = |_| VipSettings {
+            priority: DEFAULT_PRIORITY,
+            group: None,
+            probes: conduct.probes,
+            fenced: true,
+        };
         let settings = Settings {
             node: self.name.clone(),
             instance,
             host: self.name.clone(),
             version: String::new(),
             ttl: self.ttl,
-            vips: vips.clone(),
-            probed: vips.iter().copied().filter(|_| conduct.probes).collect(),
+            vips: vips.iter().map(|vip| (*vip, vip_settings(vip))).collect(),
             yields: conduct.yields,
+            preempt: None,
+            rebalance: None,
+            when_all_unfit: WhenAllUnfit::Keep,
         };
         let open = |vip: &IpAddr| Some((*vip, self.open_epoch(*vip)?));
         let inheritance = Inheritance {
@@ -170,10 +183,13 @@ impl Node {
             open_gates: self.kernel.gates.keys().filter_map(open).collect(),
         };
         let election = Election::new(settings.clone(), inheritance);
-        let fit = self.fit(now);
+        let fitness = self.fitness(now);
         self.process = Some(Process {
             machine: Machine::new(election, settings, mutant),
-            inbox: vips.iter().map(|vip| Event::Fitness(*vip, fit)).collect(),
+            inbox: vips
+                .iter()
+                .map(|vip| Event::Fitness(*vip, fitness.clone()))
+                .collect(),
             followups: VecDeque::new(),
             actions: VecDeque::new(),
             watch: None,

@@ -5,8 +5,12 @@ use super::*;
 const STRANGER: Mac = Mac([0x52, 0x54, 0, 0, 0, 9]);
 
 fn probing(settings: Settings) -> Settings {
+    let probed = VipSettings {
+        probes: true,
+        ..vip_settings()
+    };
     Settings {
-        probed: settings.vips.clone(),
+        vips: BTreeMap::from([(vip(), probed)]),
         ..settings
     }
 }
@@ -160,7 +164,7 @@ fn an_answer_is_heard_although_the_process_slept_over_it() {
     rig.pass_finely(2500);
     rig.now_ms += 600;
     // Whatever comes first at waking, only a tick says that all was heard.
-    rig.tell(Event::Fitness(vip(), Some(MAC)));
+    rig.tell(Event::Fitness(vip(), Fitness::Fit(MAC)));
     assert_eq!(rig.claims(), 0);
     rig.hear(STRANGER);
     rig.pass_finely(1000);

@@ -26,11 +26,11 @@ fn an_unanswered_claim_is_made_again_and_taken_for_ours_only_by_its_lease() {
 #[test]
 fn a_give_up_that_was_not_answered_is_looked_up() {
     let mut rig = Rig::owner();
-    rig.tell(Event::Fitness(vip(), None));
+    rig.tell(Event::Fitness(vip(), unable()));
     let lost = Outcome::Unknown("no answer".to_owned());
     rig.tell(Event::Released(vip(), lost));
     assert!(rig.did.contains(&Action::Read));
-    rig.tell(Event::Fitness(vip(), Some(MAC)));
+    rig.tell(Event::Fitness(vip(), Fitness::Fit(MAC)));
     let revision = rig.revision;
     let members = [member(NODE, LEASE, 11)];
     rig.tell(Event::Read(
@@ -49,7 +49,7 @@ fn a_give_up_that_was_not_answered_is_looked_up() {
 fn what_came_to_be_in_doubt_while_it_was_read_is_read_again() {
     let mut rig = Rig::owner();
     rig.tell(Event::WatchLost("closed".to_owned()));
-    rig.tell(Event::Fitness(vip(), None));
+    rig.tell(Event::Fitness(vip(), unable()));
     rig.revision += 5;
     rig.pass(500);
     let round = rig.take_round().expect("a round is due");
@@ -67,7 +67,7 @@ fn what_came_to_be_in_doubt_while_it_was_read_is_read_again() {
 #[test]
 fn a_vacancy_that_was_not_watched_all_along_is_waited_out() {
     let mut rig = Rig::joined();
-    rig.tell(Event::Fitness(vip(), None));
+    rig.tell(Event::Fitness(vip(), unable()));
     rig.watch(Change::OwnerPut(vip(), owned_by("n2", OTHERS, 12)));
     rig.watch(Change::OwnerGone {
         vip: vip(),
@@ -76,7 +76,7 @@ fn a_vacancy_that_was_not_watched_all_along_is_waited_out() {
     rig.tell(Event::WatchLost("closed".to_owned()));
     rig.revision = 20;
     rig.tell(Event::Read(rig.snapshot(&[member(NODE, LEASE, 11)], &[])));
-    rig.tell(Event::Fitness(vip(), Some(MAC)));
+    rig.tell(Event::Fitness(vip(), Fitness::Fit(MAC)));
     assert_eq!(rig.claims(), 0, "somebody may have owned it meanwhile");
     rig.pass_confirming(3000);
     assert_eq!(rig.claims(), 1);

@@ -31,6 +31,7 @@ fn owned_by(node: &str, lease: LeaseId, mod_revision: i64) -> Keyed<OwnerRecord>
         mac,
         ttl_ms: 3000,
         since: String::new(),
+        successor: None,
     };
     Keyed {
         lease,
@@ -41,19 +42,30 @@ fn owned_by(node: &str, lease: LeaseId, mod_revision: i64) -> Keyed<OwnerRecord>
 
 fn member(node: &str, lease: LeaseId, mod_revision: i64) -> Keyed<MemberRecord> {
     let record = MemberRecord {
-        node: node.to_owned(),
         instance: format!("instance-of-{node}"),
-        host: String::new(),
         macs: BTreeSet::from([if node == NODE { MAC } else { OTHERS_MAC }]),
         ttl_ms: 3000,
         vips: BTreeSet::from([vip()]),
-        version: String::new(),
+        ..MemberRecord::nobody(node)
     };
     Keyed {
         lease,
         mod_revision,
         record,
     }
+}
+
+fn vip_settings() -> VipSettings {
+    VipSettings {
+        priority: DEFAULT_PRIORITY,
+        group: None,
+        probes: false,
+        fenced: true,
+    }
+}
+
+fn unable() -> Fitness {
+    Fitness::Unable("down".to_owned())
 }
 
 /// The election with what answers it, and what it did since last asked.
@@ -76,9 +88,11 @@ impl Rig {
             host: String::new(),
             version: String::new(),
             ttl: TTL,
-            vips: BTreeSet::from([vip()]),
-            probed: BTreeSet::new(),
+            vips: BTreeMap::from([(vip(), vip_settings())]),
             yields: false,
+            preempt: None,
+            rebalance: None,
+            when_all_unfit: WhenAllUnfit::Keep,
         };
         let settings = change(settings);
         let election = Election::new(settings, inheritance);
@@ -88,7 +102,7 @@ impl Rig {
             revision: 10,
             did: Vec::new(),
         };
-        rig.tell(Event::Fitness(vip(), Some(MAC)));
+        rig.tell(Event::Fitness(vip(), Fitness::Fit(MAC)));
         rig
     }
 
@@ -133,6 +147,7 @@ impl Rig {
                 .map(|m| (m.record.node.clone(), m.clone()))
                 .collect(),
             owners: owners.iter().map(|o| (vip(), o.clone())).collect(),
+            drained: BTreeMap::new(),
         }
     }
 

@@ -83,6 +83,8 @@ fn a_key_that_bears_our_name_on_another_lease_is_not_ours() {
 fn a_give_up_shuts_the_gate_then_takes_the_address_then_the_key() {
     let mut rig = Rig::owner();
     rig.tell(Event::Stop(Stop::Release));
+    // It offers nothing any more, and says so.
+    rig.answer_join();
     rig.tell(Event::Released(
         vip(),
         Outcome::Committed {
@@ -117,7 +119,7 @@ fn a_stop_ends_although_etcd_never_answers() {
     let mut rig = Rig::owner();
     rig.tell(Event::Stop(Stop::Release));
     assert!(!rig.steps().contains(&"exit"));
-    rig.pass(5000);
+    rig.pass(8000);
     assert_eq!(
         rig.steps(),
         ["close", "remove address", "release", "close all", "exit"]
@@ -383,14 +385,14 @@ fn it_asks_to_be_woken_only_for_what_lies_ahead() {
 #[test]
 fn an_owner_whose_interface_can_no_longer_serve_gives_it_to_others() {
     let mut rig = Rig::owner();
-    rig.tell(Event::Fitness(vip(), None));
+    rig.tell(Event::Fitness(vip(), unable()));
     assert_eq!(rig.steps(), ["close", "remove address", "release"]);
 }
 
 #[test]
 fn an_owner_with_a_new_mac_announces_it_and_writes_it_down() {
     let mut rig = Rig::owner();
-    rig.tell(Event::Fitness(vip(), Some(Mac([2, 0, 0, 0, 0, 9]))));
+    rig.tell(Event::Fitness(vip(), Fitness::Fit(Mac([2, 0, 0, 0, 0, 9]))));
     assert_eq!(rig.steps(), ["announce", "reassert"]);
     rig.revision += 1;
     let revision = rig.revision;
@@ -402,7 +404,7 @@ fn an_owner_with_a_new_mac_announces_it_and_writes_it_down() {
 #[test]
 fn a_lost_answer_about_the_new_mac_does_not_shut_the_gate() {
     let mut rig = Rig::owner();
-    rig.tell(Event::Fitness(vip(), Some(Mac([2, 0, 0, 0, 0, 9]))));
+    rig.tell(Event::Fitness(vip(), Fitness::Fit(Mac([2, 0, 0, 0, 0, 9]))));
     let lost = Outcome::Unknown("no answer".to_owned());
     rig.tell(Event::Reasserted(vip(), lost));
     assert_eq!(rig.role(), Role::Owner);

@@ -87,7 +87,7 @@ enum Happening {
         as_another_cluster: bool,
     },
     Arrives(u64),
-    Answered(u64, Box<Event>),
+    Answered(u64, Vec<Event>),
     GivesUp(u64),
     AddressDone {
         node: u8,
@@ -270,8 +270,8 @@ impl World {
                 Ok(())
             }
             Happening::Arrives(id) => self.arrive(id),
-            Happening::Answered(id, event) => match self.awaited.remove(&id) {
-                Some((node, life, _)) => self.tell(node, life, *event),
+            Happening::Answered(id, events) => match self.awaited.remove(&id) {
+                Some((node, life, _)) => self.tell_all(node, life, events),
                 None => Ok(()),
             },
             Happening::GivesUp(id) => self.give_up(id, "no answer in time"),

@@ -34,6 +34,19 @@ impl World {
         Ok(())
     }
 
+    /// One after the other, as a channel would bring them.
+    pub(super) fn tell_all(
+        &mut self,
+        node: u8,
+        life: u32,
+        events: Vec<Event>,
+    ) -> Result<(), Broken> {
+        for event in events {
+            self.tell(node, life, event)?;
+        }
+        Ok(())
+    }
+
     /// Lets a process work until it has nothing more to do, or something befalls it.
     pub(super) fn run_process(&mut self, node: u8) -> Result<(), Broken> {
         for _ in 0..LIVELOCK {
@@ -181,15 +194,21 @@ impl World {
                 }
                 self.send(node, Kind::Change(Box::new(action)));
             }
-            Action::Join { .. } | Action::Claim { .. } | Action::Reassert { .. } => {
+            Action::Join { .. }
+            | Action::Claim { .. }
+            | Action::Transfer { .. }
+            | Action::Reassert { .. } => {
                 self.send(node, Kind::Change(Box::new(action)));
             }
             Action::Watch {
                 from_revision,
                 silence,
             } => self.watch(node, from_revision, silence),
-            Action::Announce(_) | Action::Silence(_) | Action::Probe(_) | Action::SetMembers(_) => {
-            }
+            Action::Announce(_)
+            | Action::Silence(_)
+            | Action::Probe(_)
+            | Action::SetMembers(_)
+            | Action::Forget(_) => {}
             Action::Report(report) => self.judge_report(node, &report)?,
         }
         Ok(())
@@ -257,12 +276,12 @@ impl World {
     }
 
     pub(super) fn tell_fitness(&mut self, node: u8) -> Result<(), Broken> {
-        let (life, fit) = {
+        let (life, fitness) = {
             let standing = &self.nodes[usize::from(node)];
-            (standing.life, standing.fit(self.now))
+            (standing.life, standing.fitness(self.now))
         };
         for vip in self.vips.clone() {
-            self.tell(node, life, Event::Fitness(vip, fit))?;
+            self.tell(node, life, Event::Fitness(vip, fitness.clone()))?;
         }
         Ok(())
     }

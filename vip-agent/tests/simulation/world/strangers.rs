@@ -54,9 +54,11 @@ impl World {
                 }
                 self.speak_as_a_stranger(*vip, node);
             }
-            Action::Claim { vip, .. } => {
+            Action::Claim { records, .. } => {
                 let now = standing.clock.at(self.now);
-                return checks::claim(*vip, standing, now, self.conduct);
+                for vip in records.keys() {
+                    checks::claim(*vip, standing, now, self.conduct)?;
+                }
             }
             _ => {}
         }

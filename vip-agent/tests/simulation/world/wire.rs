@@ -1,6 +1,8 @@
 //! The way to etcd and back.
 
-use vip_agent::election::{Action, Event, Outcome};
+use std::{collections::BTreeMap, net::IpAddr};
+
+use vip_agent::election::{Action, Event, Outcome, OwnerRecord};
 
 use super::{Happening, Kind, Request, World};
 use crate::{
@@ -82,7 +84,7 @@ impl World {
                 ttl: renewal.ttl,
                 raft_term: renewal.raft_term,
             };
-            self.answer(id, node, event);
+            self.answer(id, node, vec![event]);
             return Ok(());
         }
         if self.now < self.etcd.leaderless_until {
@@ -92,15 +94,15 @@ impl World {
         }
         self.sent.remove(&id);
         let before = self.etcd.revision();
-        let event = self.serve(kind);
+        let events = self.serve(kind);
         self.committed(before);
-        self.answer(id, node, event);
+        self.answer(id, node, events);
         self.check_gates()
     }
 
-    fn serve(&mut self, kind: Kind) -> Event {
+    fn serve(&mut self, kind: Kind) -> Vec<Event> {
         let now = self.now;
-        match kind {
+        let event = match kind {
             Kind::Read => Event::Read(self.etcd.read()),
             Kind::Confirm { round } => Event::Confirmed {
                 round,
@@ -128,17 +130,27 @@ impl World {
                     record,
                     replacing,
                 } => Event::Joined(self.etcd.put_member(record, lease, replacing)),
-                Action::Claim { vip, lease, record } => {
-                    Event::Claimed(vip, self.etcd.put_owner(vip, record, lease, None))
+                Action::Claim { lease, records } => {
+                    let records = records.into_iter();
+                    let records = records.map(|(vip, record)| (vip, (None, record)));
+                    let outcomes = self.etcd.put_owners(records.collect(), lease, None);
+                    return told(outcomes, Event::Claimed);
+                }
+                Action::Transfer { to, lease, records } => {
+                    let records = records.into_iter();
+                    let records =
+                        records.map(|(vip, (version, record))| (vip, (Some(version), record)));
+                    let outcomes = self.etcd.put_owners(records.collect(), lease, Some(&to));
+                    return told(outcomes, Event::Transferred);
                 }
                 Action::Reassert {
                     vip,
                     version,
                     record,
                 } => {
-                    let lease = version.lease;
-                    let outcome = self.etcd.put_owner(vip, record, lease, Some(version));
-                    Event::Reasserted(vip, outcome)
+                    let records = BTreeMap::from([(vip, (Some(version), record))]);
+                    let outcomes = self.etcd.put_owners(records, version.lease, None);
+                    return told(outcomes, Event::Reasserted);
                 }
                 Action::Release { vip, version } => {
                     Event::Released(vip, self.etcd.delete_owner(vip, version))
@@ -149,13 +161,14 @@ impl World {
                 }
                 other => unreachable!("{other:?} is no change of etcd's"),
             },
-        }
+        };
+        vec![event]
     }
 
-    fn answer(&mut self, id: u64, node: u8, event: Event) {
+    fn answer(&mut self, id: u64, node: u8, events: Vec<Event>) {
         let cut_until = self.nodes[usize::from(node)].link.answers_cut_until;
         if let Some(at) = self.leg(node, cut_until) {
-            self.schedule(at, Happening::Answered(id, Box::new(event)));
+            self.schedule(at, Happening::Answered(id, events));
         }
     }
 
@@ -164,6 +177,7 @@ impl World {
             return Ok(());
         };
         let error = why.to_owned();
+        let unknown = || Outcome::Unknown(error.clone());
         let event = match kind {
             Kind::Read => Event::ReadFailed(error),
             Kind::Grant { .. } => Event::GrantFailed(error),
@@ -172,7 +186,16 @@ impl World {
             }
             Kind::Change(action) => match *action {
                 Action::Join { .. } => Event::Joined(Outcome::Unknown(error)),
-                Action::Claim { vip, .. } => Event::Claimed(vip, Outcome::Unknown(error)),
+                Action::Claim { records, .. } => {
+                    let outcomes = records.into_keys().map(|vip| (vip, unknown()));
+                    let events = told(outcomes.collect(), Event::Claimed);
+                    return self.tell_all(node, life, events);
+                }
+                Action::Transfer { records, .. } => {
+                    let outcomes = records.into_keys().map(|vip| (vip, unknown()));
+                    let events = told(outcomes.collect(), Event::Transferred);
+                    return self.tell_all(node, life, events);
+                }
                 Action::Reassert { vip, .. } => Event::Reasserted(vip, Outcome::Unknown(error)),
                 Action::Release { vip, .. } => Event::Released(vip, Outcome::Unknown(error)),
                 _ => Event::Left,
@@ -180,4 +203,12 @@ impl World {
         };
         self.tell(node, life, event)
     }
+}
+
+fn told(
+    outcomes: Vec<(IpAddr, Outcome<OwnerRecord>)>,
+    event: impl Fn(IpAddr, Outcome<OwnerRecord>) -> Event,
+) -> Vec<Event> {
+    let outcomes = outcomes.into_iter();
+    outcomes.map(|(vip, outcome)| event(vip, outcome)).collect()
 }

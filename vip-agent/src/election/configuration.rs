@@ -1,0 +1,39 @@
+//! Shared IPs that come and go while the agent runs.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{Action, Election, Vip, VipSettings};
+
+impl Election {
+    /// These are all from now on. What is new is learnt by a full read; what is gone is given up first.
+    pub(super) fn take_in_configuration(&mut self, vips: BTreeMap<IpAddr, VipSettings>) {
+        self.drop_handovers();
+        self.settings.vips = vips;
+        for vip in self.vips.values_mut() {
+            vip.retired = !self.settings.vips.contains_key(&vip.ip);
+        }
+        for (ip, one) in &self.settings.vips {
+            let conduct = self.settings.conduct(one);
+            match self.vips.get_mut(ip) {
+                Some(vip) => vip.conduct = conduct,
+                None => {
+                    self.vips.insert(*ip, Vip::new(*ip, None, conduct));
+                    self.view.lose_watch(self.now);
+                }
+            }
+        }
+        self.units = self.settings.units(&self.vips);
+    }
+
+    pub(super) fn forget_the_retired(&mut self) {
+        let lease = self.lease().map(|(id, ..)| id);
+        let is_past = |vip: &Vip| vip.retired && vip.is_quiet() && !vip.is_on(lease);
+        if !self.vips.values().any(is_past) {
+            return;
+        }
+        let past = self.vips.extract_if(.., |_, vip| is_past(vip));
+        let past: Vec<IpAddr> = past.map(|(ip, _)| ip).collect();
+        self.out.extend(past.into_iter().map(Action::Forget));
+        self.units = self.settings.units(&self.vips);
+    }
+}
