@@ -235,22 +235,20 @@ impl Election {
     }
 
     fn decide_by_need(&self, id: UnitId, placement: &Placement<'_>) -> Decision {
+        let asked_to = self.asked_to(self.units.ips(id));
+        let can = |to: &&str| self.successors(id, placement).any(|node| node == *to);
         if let Some((why, else_lost)) = self.has_to_go(id) {
-            return match self.successors(id, placement).next() {
+            let first = || self.successors(id, placement).next();
+            return match asked_to.filter(can).or_else(first) {
                 Some(to) => Decision::Goes(to.to_owned(), why),
                 None if else_lost => Decision::Lost,
                 None => Decision::Stays,
             };
         }
-        let wanted = self.where_the_rest_is(id).map(|to| (to, Why::Grouped));
-        let wanted = wanted.or_else(|| {
-            let ips = self.units.ips(id);
-            self.asked_to(ips).map(|to| (to, Why::Asked))
-        });
+        let rest = self.where_the_rest_is(id).map(|to| (to, Why::Grouped));
+        let wanted = rest.or_else(|| Some((asked_to?, Why::Asked)));
         match wanted {
-            Some((to, why)) if self.successors(id, placement).any(|node| node == to) => {
-                Decision::Goes(to.to_owned(), why)
-            }
+            Some((to, why)) if can(&to) => Decision::Goes(to.to_owned(), why),
             _ => Decision::Stays,
         }
     }

@@ -488,10 +488,11 @@ impl Vip {
         match (mine, self.held().map(Keyed::version)) {
             (true, _) if self.pending.is_some() => {}
             (true, _) if self.is_wanted(around) => self.start_opening(out),
+            (true, Some(version)) if around.now < self.waits_until => {
+                self.given_up = Some(version.mod_revision);
+            }
             (true, Some(version)) if !self.is_unwanted(around) => {
-                if around.now >= self.waits_until {
-                    self.reassert(version, around, out);
-                }
+                self.reassert(version, around, out);
             }
             // What etcd has is in doubt, and soon will not be.
             (false, _) if self.key == Key::Unknown && self.served => {}
