@@ -1,5 +1,6 @@
 //! An agent as a process: its configuration, its life, and what its `status` says.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
@@ -36,6 +37,14 @@ pub struct AgentConfig {
     pub dataplane: String,
     /// The shared IPs on that interface.
     pub vips: Vec<IpAddr>,
+    /// What else a shared IP's entry says, as it stands in the file: `priority: 200, group: web`.
+    pub of_vip: BTreeMap<IpAddr, String>,
+    /// What else that interface's entry says, a line each: `health: [{ tcp: 127.0.0.1:80 }]`.
+    pub of_interface: Vec<String>,
+    /// Other interfaces, and the shared IPs on them.
+    pub other_interfaces: Vec<(String, Vec<IpAddr>)>,
+    /// What else the file says at its top, a line each: `preempt: 2s`.
+    pub top: Vec<String>,
     /// `etcd.endpoints`; `None` = all members of the bed's cluster, in the same order on all nodes, as one file rolled out everywhere has it.
     pub endpoints: Option<Vec<String>>,
     /// The password of `etcd.user` where the cluster wants one.
@@ -55,6 +64,10 @@ impl AgentConfig {
             interface: "eth0".to_owned(),
             dataplane: "auto".to_owned(),
             vips: vec![vip],
+            of_vip: BTreeMap::new(),
+            of_interface: Vec::new(),
+            other_interfaces: Vec::new(),
+            top: Vec::new(),
             endpoints: None,
             password: USER.1.to_owned(),
             environment: Vec::new(),
@@ -67,6 +80,30 @@ impl AgentConfig {
             vips: BOTH.to_vec(),
             ..AgentConfig::new(VIP)
         }
+    }
+
+    /// Has these be the shared IPs of its first interface.
+    pub fn with_vips(mut self, vips: &[IpAddr]) -> AgentConfig {
+        self.vips = vips.to_vec();
+        self
+    }
+
+    /// Says more of some shared IPs: `group: web`.
+    pub fn saying(mut self, vips: &[IpAddr], keys: &str) -> AgentConfig {
+        for vip in vips {
+            let said = self.of_vip.entry(*vip).or_default();
+            if !said.is_empty() {
+                said.push_str(", ");
+            }
+            said.push_str(keys);
+        }
+        self
+    }
+
+    /// Says more at the top of the file: `rebalance: 1s`.
+    pub fn with(mut self, line: &str) -> AgentConfig {
+        self.top.push(line.to_owned());
+        self
     }
 
     /// Writes the file for a node, and the password file where the cluster wants one.
@@ -101,21 +138,25 @@ impl AgentConfig {
         }
         writeln!(
             yaml,
-            "lease: {{ ttl: {} }}\non-stop: {}\non-conflict: {}\ninterfaces:",
+            "lease: {{ ttl: {} }}\non-stop: {}\non-conflict: {}",
             self.ttl, self.on_stop, self.on_conflict
         )?;
-        let vips: Vec<String> = self
-            .vips
-            .iter()
-            .map(|vip| format!("{{ ip: {vip} }}"))
-            .collect();
+        for line in &self.top {
+            writeln!(yaml, "{line}")?;
+        }
         writeln!(
             yaml,
-            "  - interface: {}\n    dataplane: {}\n    vips: [{}]",
-            self.interface,
-            self.dataplane,
-            vips.join(", ")
+            "interfaces:\n  - interface: {}\n    dataplane: {}",
+            self.interface, self.dataplane
         )?;
+        for line in &self.of_interface {
+            writeln!(yaml, "    {line}")?;
+        }
+        self.write_vips(&mut yaml, &self.vips)?;
+        for (interface, vips) in &self.other_interfaces {
+            writeln!(yaml, "  - interface: {interface}")?;
+            self.write_vips(&mut yaml, vips)?;
+        }
         writeln!(
             yaml,
             "state-dir: {}\nbpf-dir: {}",
@@ -125,6 +166,16 @@ impl AgentConfig {
         let path = node.directory().join("agent.yaml");
         fs::write(&path, yaml).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
+    }
+
+    fn write_vips(&self, yaml: &mut String, vips: &[IpAddr]) -> Result<()> {
+        writeln!(yaml, "    vips:")?;
+        for vip in vips {
+            let more = self.of_vip.get(vip).map_or("", String::as_str);
+            let comma = if more.is_empty() { "" } else { ", " };
+            writeln!(yaml, "      - {{ ip: {vip}{comma}{more} }}")?;
+        }
+        Ok(())
     }
 }
 

@@ -355,6 +355,11 @@ impl Cluster {
 
     /// `etcdctl …` in a member's namespace, over its loopback; with certificate or root's password as needed.
     pub fn etcdctl(&self, index: usize, arguments: &[&str]) -> Result<String> {
+        command::succeed(&mut self.etcdctl_command(index, arguments)?)
+    }
+
+    /// The same, not yet started.
+    pub(crate) fn etcdctl_command(&self, index: usize, arguments: &[&str]) -> Result<Command> {
         let member = &self.members[index];
         let mut command = Command::new("etcdctl");
         command
@@ -378,23 +383,27 @@ impl Cluster {
         }
         command.args(arguments);
         member.netns.place(&mut command)?;
-        command::succeed(&mut command)
+        Ok(command)
     }
 
     /// All keys under a prefix with their values, asked of a member that runs.
     pub fn keys(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        self.read_keys(&["get", "--prefix", prefix])
+    }
+
+    /// As [`Cluster::keys`], at a revision.
+    pub fn keys_at(&self, prefix: &str, revision: i64) -> Result<Vec<(String, String)>> {
+        self.read_keys(&["get", "--prefix", prefix, "--rev", &revision.to_string()])
+    }
+
+    /// The revision at which a key was last written; `None` if there is no such key.
+    pub fn mod_revision(&self, key: &str) -> Result<Option<i64>> {
         let index = *self.running().first().context("no etcd member runs")?;
-        let text = self.etcdctl(index, &["get", "--prefix", prefix])?;
-        let lines: Vec<&str> = text.lines().collect();
-        Ok(lines
-            .chunks(2)
-            .map(|pair| {
-                (
-                    pair[0].to_owned(),
-                    pair.get(1).copied().unwrap_or_default().to_owned(),
-                )
-            })
-            .collect())
+        let text = self.etcdctl(index, &["get", key, "--write-out", "json"])?;
+        let answer: Value =
+            serde_json::from_str(&text).with_context(|| format!("etcdctl said {text}"))?;
+        let found = answer.pointer("/kvs/0/mod_revision");
+        Ok(found.and_then(Value::as_i64))
     }
 
     /// The revision that a linearizable read is answered at.
@@ -434,6 +443,11 @@ impl Cluster {
             .iter()
             .map(|member| format!("{}://{}:2379", self.scheme(), member.address))
             .collect()
+    }
+
+    /// The namespace that a member runs in.
+    pub(crate) fn netns(&self, index: usize) -> &Netns {
+        &self.members[index].netns
     }
 
     /// The certificates of [`Security::Mtls`].
@@ -489,7 +503,19 @@ impl Cluster {
             .collect()
     }
 
-    fn running(&self) -> Vec<usize> {
+    fn read_keys(&self, arguments: &[&str]) -> Result<Vec<(String, String)>> {
+        let index = *self.running().first().context("no etcd member runs")?;
+        let text = self.etcdctl(index, arguments)?;
+        let lines: Vec<&str> = text.lines().collect();
+        let pairs = lines.chunks(2).map(|pair| {
+            let value = pair.get(1).copied().unwrap_or_default();
+            (pair[0].to_owned(), value.to_owned())
+        });
+        Ok(pairs.collect())
+    }
+
+    /// The members that run.
+    pub(crate) fn running(&self) -> Vec<usize> {
         (0..self.members.len())
             .filter(|index| self.members[*index].process.is_some())
             .collect()

@@ -330,7 +330,7 @@ fn drain(shared: &Shared, sockets: &Sockets) -> Result<()> {
 
 /// Puts the calling thread ahead of the ordinary ones, so that a busy machine neither stretches a round nor delays the clock reading. Where that is not
 /// allowed the probe measures all the same, and `longest_pause` tells how well.
-fn in_real_time() {
+pub(crate) fn in_real_time() {
     let parameters = libc::sched_param { sched_priority: 10 };
     // SAFETY: sched_setscheduler reads one sched_param, which outlives the call; 0 is the calling thread.
     let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
