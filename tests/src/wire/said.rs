@@ -103,6 +103,18 @@ impl Spoken {
             _ => false,
         }
     }
+
+    /// The address that it announces: tells all who has it, without being asked.
+    pub fn announced(&self) -> Option<IpAddr> {
+        let to_all = self.to.0 & 1 == 1;
+        match &self.said {
+            Said::Arp { sender, target, .. } if to_all && sender.1 == target.1 => {
+                Some(sender.1.into())
+            }
+            Said::Advertisement { target, .. } if to_all => Some((*target).into()),
+            _ => None,
+        }
+    }
 }
 
 fn arp(packet: &[u8]) -> Result<Said> {
