@@ -5,7 +5,7 @@ use std::mem;
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,11 @@ impl Conversation {
         })
     }
 
+    /// How many messages were answered so far.
+    pub fn answered(&self) -> usize {
+        lock(&self.answered).len()
+    }
+
     /// Ends it and tells what was noticed since an instant. Fails if it had ended by itself.
     pub fn end(mut self, since: Instant) -> Result<Noticed> {
         self.stop.store(true, Ordering::SeqCst);
@@ -75,7 +80,7 @@ impl Conversation {
             let side = side.context("a conversation ends once")?;
             sent_again += side.join().map_err(|_| anyhow!("it panicked"))??;
         }
-        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = lock(&self.answered);
         let gaps = answered.windows(2).map(|pair| pair[1] - pair[0]);
         let since_then = answered.iter().zip(gaps).filter(|(at, _)| **at >= since);
         Ok(Noticed {
@@ -92,6 +97,10 @@ impl Drop for Conversation {
     }
 }
 
+fn lock(answered: &Mutex<Vec<Instant>>) -> MutexGuard<'_, Vec<Instant>> {
+    answered.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn ask(mut stream: TcpStream, stopped: &AtomicBool, answered: &Mutex<Vec<Instant>>) -> Result<u32> {
     in_real_time();
     let mut number = 0_u64;
@@ -105,10 +114,7 @@ fn ask(mut stream: TcpStream, stopped: &AtomicBool, answered: &Mutex<Vec<Instant
             .read_exact(&mut echo)
             .context("the connection broke, waiting for an answer")?;
         ensure!(echo == message, "another answer than was asked for");
-        answered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Instant::now());
+        lock(answered).push(Instant::now());
         number += 1;
         thread::sleep(PAUSE);
     }

@@ -33,11 +33,17 @@ struct Counts {
 }
 
 impl Load {
-    /// Lets so much time pass, and counts. The bed must not ask etcd for anything meanwhile.
-    pub fn over(cluster: &Cluster, duration: Duration) -> Result<Load> {
+    /// Lets so much time pass, and counts.
+    pub fn at_rest(cluster: &Cluster, duration: Duration) -> Result<Load> {
+        let pass = || wait::holds("time to pass", duration, || Ok(true));
+        Load::of(cluster, pass)
+    }
+
+    /// Counts while something is done.
+    pub fn of(cluster: &Cluster, task: impl FnOnce() -> Result<()>) -> Result<Load> {
         let before = count(cluster)?;
         let began = Instant::now();
-        wait::holds("the load's measurement", duration, || Ok(true))?;
+        task()?;
         let after = count(cluster)?;
         let requests = after.requests.into_iter().map(|(method, count)| {
             let old = before.requests.get(&method).copied().unwrap_or_default();

@@ -2,11 +2,14 @@
 
 use std::env;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use vip_tests::bed::{BOTH, Bed, Setup, scenario};
+use vip_tests::conversation::Conversation;
 use vip_tests::etcd::Security;
+use vip_tests::etcd_load::Load;
+use vip_tests::etcd_watch::Watch;
 use vip_tests::netns::Netns;
 use vip_tests::probe::Report;
 use vip_tests::probe::report::Noticed;
@@ -102,6 +105,42 @@ fn a_pulled_cable_is_an_outage_as_long_as_it_is_out() -> Result<()> {
 }
 
 #[test]
+fn a_conversation_notices_what_is_lost_on_its_way_and_nothing_else() -> Result<()> {
+    scenario("conversation", NO_ETCD, |bed| {
+        let interface = bed.nodes[0].interface("eth0")?;
+        let address = interface.addresses.v4.into();
+        let node = bed.nodes[0].netns();
+        let began = Instant::now();
+        let talk = Conversation::begin(&bed.client, node, address)?;
+        let disturbed = Conversation::begin(&bed.client, node, address)?;
+        let more = |talk: &Conversation| {
+            let enough = talk.answered() + 100;
+            let what = "a hundred messages to be answered";
+            wait::until_true(what, 5 * SECOND, || Ok(talk.answered() >= enough))
+        };
+        more(&talk)?;
+        let undisturbed = talk.end(began)?;
+        ensure!(
+            undisturbed.answered >= 100 && undisturbed.sent_again == 0,
+            "{undisturbed:?}"
+        );
+
+        let cut = Instant::now();
+        bed.switch.port_black_holed(interface)?;
+        // Three times what TCP waits at least before it sends again.
+        wait::holds("a black hole", 3 * SECOND / 5, || Ok(true))?;
+        bed.switch.port_forwarding(interface)?;
+        more(&disturbed)?;
+        let disturbed = disturbed.end(cut - SECOND / 10)?;
+        ensure!(
+            disturbed.sent_again > 0 && disturbed.longest_gap >= SECOND / 2,
+            "{disturbed:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
 fn the_cluster_elects_and_can_be_led_from_elsewhere_and_survives_a_member() -> Result<()> {
     scenario("etcd by itself", Setup::default(), |bed| {
         let leader = bed.cluster.leader()?;
@@ -116,6 +155,36 @@ fn the_cluster_elects_and_can_be_led_from_elsewhere_and_survives_a_member() -> R
         bed.cluster.start(next)?;
         bed.cluster.ready()?;
         ensure!(bed.cluster.keys("/vip-agent")? == [("/vip-agent/x".to_owned(), "1".to_owned())]);
+        Ok(())
+    })
+}
+
+#[test]
+fn what_etcd_is_asked_is_counted_and_what_changes_is_heard() -> Result<()> {
+    let setup = Setup {
+        etcd: true,
+        ..NO_ETCD
+    };
+    scenario("etcd's load", setup, |bed| {
+        let cluster = &bed.cluster;
+        let watch = Watch::begin(cluster, 0)?;
+        let load = Load::of(cluster, || {
+            for number in 0..7 {
+                let value = number.to_string();
+                cluster.etcdctl(number % 2, &["put", "/vip-agent/counted", &value])?;
+            }
+            cluster.etcdctl(0, &["del", "/vip-agent/counted"]).map(drop)
+        })?;
+        let asked = |method: &str| load.requests.get(method).copied();
+        ensure!(
+            asked("Put") == Some(7) && asked("DeleteRange") == Some(1),
+            "{load:?}"
+        );
+        let last = watch.next_like("the last put", SECOND, |change| {
+            change.value.as_deref() == Some("6")
+        })?;
+        ensure!(last.key == "/vip-agent/counted", "{last:?}");
+        watch.next_like("the deletion", SECOND, |change| change.value.is_none())?;
         Ok(())
     })
 }

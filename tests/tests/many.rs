@@ -70,7 +70,7 @@ fn load_at_rest(bed: &mut Bed, config: &AgentConfig) -> Result<Load> {
     bed.all_owned(&config.vips, SETTLED_WITHIN)?;
     let claimed = began.elapsed();
     quiet(bed)?;
-    let load = Load::over(&bed.cluster, COUNTED)?;
+    let load = Load::at_rest(&bed.cluster, COUNTED)?;
     say::line(&format!(
         "measured: etcd at rest with {} shared IPs, claimed {} after the start: {}",
         config.vips.len(),
