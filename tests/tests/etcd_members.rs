@@ -1,6 +1,5 @@
 //! The etcd member that the owner talks to falls ill: who owns the shared IP stays, and what the client notices is no more than etcd's election.
 
-use std::env;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use vip_tests::disk::{Disk, Stalled};
 use vip_tests::etcd::Cluster;
 use vip_tests::failover::{SETTLED_WITHIN, STEADY, fail_over, never_two, unnoticed, up};
 use vip_tests::fault::Illness;
+use vip_tests::figures::{Figures, rounds};
 use vip_tests::probe::Probe;
 use vip_tests::probe::client::TICK;
 use vip_tests::{gate, say, wait};
@@ -30,8 +30,6 @@ const CONFIRMED_WITHIN: Duration = Duration::from_millis(750 + 1500);
 const HEARD_WITHIN: Duration = Duration::from_millis(250);
 /// What two elections of up to 2 s, the second because the first had no result, take more than the 2 s that a lease has left; and a second for a busy machine.
 const TWO_ELECTIONS: Duration = Duration::from_secs(2 + 1);
-/// How many times each of the leader's illnesses is played.
-const ROUNDS: &str = "VIP_TEST_ROUNDS";
 
 #[test]
 fn a_sick_member_that_does_not_lead_is_not_noticed() -> Result<()> {
@@ -74,9 +72,7 @@ fn a_sick_member_that_does_not_lead_is_not_noticed() -> Result<()> {
 
 #[test]
 fn a_sick_leader_costs_no_more_than_its_successors_election() -> Result<()> {
-    let rounds = env::var(ROUNDS)
-        .map_or(Ok(1), |text| text.parse::<usize>())
-        .context(ROUNDS)?;
+    let rounds = rounds(1)?;
     scenario("sick etcd leader", with_mgmt(), |bed| {
         for illnesses in ILLNESSES {
             let (mut owner, probe) = up_asking(bed, illnesses)?;
@@ -101,14 +97,11 @@ fn a_sick_leader_costs_no_more_than_its_successors_election() -> Result<()> {
                         bed.heal_etcd(leader, illness)
                     })?;
                 }
-                tell(
-                    &format!("etcd's leader {illness:?}: outage"),
-                    took.iter().map(|(outage, _)| *outage),
-                );
-                tell(
-                    &format!("etcd's leader {illness:?}: until renewed"),
-                    took.iter().map(|(_, renewed)| *renewed),
-                );
+                let outages: Figures = took.iter().map(|(outage, _)| *outage).collect();
+                let renewed: Figures = took.iter().map(|(_, renewed)| *renewed).collect();
+                say::line(&format!(
+                    "measured: etcd's leader {illness:?}: outage {outages}; until renewed {renewed}"
+                ));
             }
             stop_all(bed)?;
         }
@@ -417,18 +410,4 @@ fn stop_all(bed: &mut Bed) -> Result<()> {
 
 fn boot_now() -> Result<Duration> {
     Ok(Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?))
-}
-
-/// The middle and the worst of some figures.
-fn tell(what: &str, figures: impl Iterator<Item = Duration>) {
-    let mut figures: Vec<Duration> = figures.collect();
-    figures.sort();
-    if let (Some(middle), Some(worst)) = (figures.get(figures.len() / 2), figures.last()) {
-        let count = figures.len();
-        say::line(&format!(
-            "measured: {what}: p50 {}, max {} of {count}",
-            say::told(*middle),
-            say::told(*worst)
-        ));
-    }
 }
