@@ -11,6 +11,7 @@ use vip_common::abi;
 use super::{BootInstant, clock};
 use crate::{
     election::{Mac, Response, to_ms},
+    hooks::Stranger,
     status::{ConflictResponse, ConflictStatus},
 };
 
@@ -24,6 +25,16 @@ pub(super) struct Conflicts {
     by_vip: BTreeMap<(IpAddr, bool), Conflict>,
     /// The one that the election is being told of.
     latest: Option<Heard>,
+    /// What was logged, for hooks.
+    told: Vec<Told>,
+}
+
+/// What was said of a shared IP.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub vip: IpAddr,
+    pub interface: String,
+    pub stranger: Stranger,
 }
 
 struct Heard {
@@ -89,7 +100,7 @@ impl Conflicts {
             owner: owner.map(str::to_owned),
         };
         if is_another_response || logged_at.is_none_or(|at| now >= at + LOG_INTERVAL) {
-            conflict.tell(vip, now);
+            self.told.push(conflict.tell(vip, now));
         }
         self.by_vip.insert(key, conflict);
     }
@@ -101,9 +112,14 @@ impl Conflicts {
                 .logged_at
                 .is_some_and(|at| now >= at + LOG_INTERVAL);
             if conflict.untold > 0 && is_due {
-                conflict.tell(*vip, now);
+                self.told.push(conflict.tell(*vip, now));
             }
         }
+    }
+
+    /// What was logged since this was last asked: as often as people are told, programs are.
+    pub fn take_told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.told)
     }
 
     pub fn status(&self, vip: IpAddr, now: BootInstant) -> Option<ConflictStatus> {
@@ -124,9 +140,18 @@ impl Conflicts {
 }
 
 impl Conflict {
-    fn tell(&mut self, vip: IpAddr, now: BootInstant) {
+    fn tell(&mut self, vip: IpAddr, now: BootInstant) -> Told {
         self.log(vip);
         (self.logged_at, self.untold) = (Some(now), 0);
+        Told {
+            vip,
+            interface: self.latest.interface.clone(),
+            stranger: Stranger {
+                mac: self.latest.mac,
+                via: self.latest.via,
+                response: self.response,
+            },
+        }
     }
 
     fn log(&self, vip: IpAddr) {

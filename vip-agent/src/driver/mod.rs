@@ -15,6 +15,7 @@ mod advice;
 mod announcements;
 mod conflicts;
 mod duplicates;
+mod hooks;
 mod interfaces;
 mod log;
 mod neighbours;
@@ -48,6 +49,7 @@ use advice::Advice;
 use announcements::Announcements;
 use conflicts::Conflicts;
 use duplicates::Duplicates;
+use hooks::Hooks;
 use interfaces::{Interface, Interfaces};
 use neighbours::Neighbours;
 pub use start::run;
@@ -70,6 +72,7 @@ struct Driver {
     addresses: Addresses,
     announcements: Announcements,
     conflicts: Conflicts,
+    hooks: Hooks,
     since: Since,
     upkeep: Upkeep,
     advice: Advice,
@@ -261,6 +264,7 @@ impl Driver {
                 log::write(&report, |vip| {
                     interfaces.of(vip).is_none_or(Interface::is_fenced)
                 });
+                self.tell_hooks(&report);
                 if let Report::Conflict { vip, response, .. } = report {
                     self.answer_conflict(vip, response.into());
                 }
@@ -376,6 +380,7 @@ impl Driver {
         let role = self.election.role(vip, now);
         let owner = role.and_then(|(_, owner, _)| owner);
         self.conflicts.answer(vip, response, owner, now);
+        self.tell_hooks_of_conflicts();
     }
 
     fn next_wake(&self) -> BootInstant {

@@ -12,6 +12,7 @@ use super::{
     announcements::Announcements,
     conflicts::Conflicts,
     duplicates::Duplicates,
+    hooks::Hooks,
     interfaces::{Interfaces, Unfit},
     neighbours::Neighbours,
     signals,
@@ -94,6 +95,7 @@ async fn prepare(
         hold,
     };
     let driver = Driver {
+        hooks: Hooks::inherit(inheritance.open_gates.keys().copied()),
         inherits: !inheritance.open_gates.is_empty(),
         election: Election::new(settings(&config, &state), inheritance),
         store: Store::new(&config.etcd, config.lease_ttl, store_sender),
@@ -273,14 +275,18 @@ impl Driver {
     }
 
     /// Leaves behind what the end asks for: nothing, or all of it.
-    fn end(self, ended: anyhow::Result<Exit>) -> anyhow::Result<()> {
+    fn end(mut self, ended: anyhow::Result<Exit>) -> anyhow::Result<()> {
         let lingering = self.addresses.lingering();
         let leaves = Leaves::after(&ended, self.inherits, lingering);
-        if leaves != Leaves::All {
+        if leaves == Leaves::All {
+            self.end_hooks(true);
+        } else {
             // A gate that is shut guards an address that would not go.
-            if let (Leaves::Nothing, Some(dataplane)) = (&leaves, self.dataplane) {
+            if let (Leaves::Nothing, Some(dataplane)) = (&leaves, self.dataplane.take()) {
                 dataplane.close()?;
             }
+            // The state directory's lock keeps another start, and its hooks, until these have ended.
+            self.end_hooks(false);
             self.state
                 .clear()
                 .context("the state directory could not be cleared")?;

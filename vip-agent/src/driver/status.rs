@@ -92,6 +92,7 @@ impl Driver {
                     macs: member.macs.iter().copied().collect(),
                 })
                 .collect(),
+            hooks: self.hooks.status(&self.config),
             interfaces: self
                 .interfaces
                 .all

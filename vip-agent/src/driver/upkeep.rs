@@ -44,6 +44,7 @@ impl Driver {
         self.upkeep.due = now + EVERY;
         self.keep_lease();
         self.conflicts.tell_rest(now);
+        self.tell_hooks_of_conflicts();
         let detached = self.look_after_dataplane();
         if !detached.is_empty() {
             return self.attach_again(&detached).await;

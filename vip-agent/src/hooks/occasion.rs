@@ -5,7 +5,11 @@ use std::{fmt, net::IpAddr};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::{Hooks, one_line};
+use crate::{
+    config::{Hooks, one_line},
+    election::Mac,
+    status::ConflictResponse,
+};
 
 /// What hooks there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -52,11 +56,11 @@ pub struct Occasion {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stranger {
     /// Its MAC.
-    pub mac: String,
+    pub mac: Mac,
     /// By which frame it was heard: `ARP reply`, …
-    pub via: String,
-    /// What is done about it: `defended`, `yielded`, …
-    pub response: String,
+    pub via: &'static str,
+    /// What is done about it.
+    pub response: ConflictResponse,
 }
 
 impl Kind {
@@ -178,16 +182,16 @@ mod tests {
     fn a_conflict_says_who_it_is_with() {
         let mut occasion = occasion(Kind::Conflict, 100, 17);
         occasion.stranger = Some(Stranger {
-            mac: "52:54:00:00:00:09".to_owned(),
-            via: "ARP reply".to_owned(),
-            response: "defended".to_owned(),
+            mac: Mac([0x52, 0x54, 0, 0, 0, 9]),
+            via: "ARP reply",
+            response: ConflictResponse::NotClaimed,
         });
         let environment = occasion.environment();
         for (key, text) in [
             ("VIP_AGENT_EVENT", "conflict"),
             ("VIP_AGENT_MAC", "52:54:00:00:00:09"),
             ("VIP_AGENT_VIA", "ARP reply"),
-            ("VIP_AGENT_RESPONSE", "defended"),
+            ("VIP_AGENT_RESPONSE", "not-claimed"),
         ] {
             assert!(
                 environment.contains(&(key.to_owned(), text.to_owned())),

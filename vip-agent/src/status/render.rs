@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::report::{ConflictResponse, ConflictStatus, GateState, Status, VipStatus};
+use super::report::{ConflictResponse, ConflictStatus, GateState, HookStatus, Status, VipStatus};
 
 /// A few lines of text: the node, what it waits for, its interfaces, its shared IPs.
 pub fn render(status: &Status) -> String {
@@ -73,10 +73,29 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         }
         writeln!(text)?;
     }
+    for hook in &status.hooks {
+        write_hook(text, hook)?;
+    }
     for vip in &status.vips {
         write_vip(text, vip)?;
     }
     Ok(())
+}
+
+fn write_hook(text: &mut String, hook: &HookStatus) -> std::fmt::Result {
+    write!(text, "hook       {}: {} ran", hook.event, hook.ran)?;
+    let counts = [
+        (hook.failed, "failed"),
+        (hook.timed_out, "timed out"),
+        (hook.merged, "not run for newer news"),
+    ];
+    for (count, name) in counts.iter().filter(|(count, _)| *count > 0) {
+        write!(text, ", {count} {name}")?;
+    }
+    if let Some(failure) = &hook.last_failure {
+        write!(text, " (last failure: {failure})")?;
+    }
+    writeln!(text)
 }
 
 fn write_vip(text: &mut String, vip: &VipStatus) -> std::fmt::Result {
@@ -150,4 +169,34 @@ fn write_conflict(text: &mut String, conflict: &ConflictStatus) -> std::fmt::Res
         conflict.interface,
         humantime::format_duration(ago)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_is_a_line_with_what_went_wrong() {
+        let line = |hook: &HookStatus| {
+            let mut text = String::new();
+            write_hook(&mut text, hook).expect("it is written to memory");
+            text
+        };
+        let mut hook = HookStatus {
+            event: "become-owner".to_owned(),
+            ran: 3,
+            failed: 0,
+            timed_out: 0,
+            merged: 0,
+            last_failure: None,
+        };
+        assert_eq!(line(&hook), "hook       become-owner: 3 ran\n");
+        (hook.failed, hook.timed_out, hook.merged) = (1, 2, 4);
+        hook.last_failure = Some("10.0.0.100: exit status 7: no such server".to_owned());
+        assert_eq!(
+            line(&hook),
+            "hook       become-owner: 3 ran, 1 failed, 2 timed out, 4 not run for newer news \
+             (last failure: 10.0.0.100: exit status 7: no such server)\n"
+        );
+    }
 }

@@ -32,6 +32,9 @@ pub struct Status {
     pub etcd: EtcdStatus,
     /// Who is in.
     pub members: Vec<MemberStatus>,
+    /// The hooks that are configured, or were.
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
     /// The interfaces that carry shared IPs.
     pub interfaces: Vec<InterfaceStatus>,
     /// The shared IPs.
@@ -85,6 +88,23 @@ pub struct MemberStatus {
     pub host: String,
     /// Its MACs.
     pub macs: Vec<Mac>,
+}
+
+/// What became of the hooks of one event since the agent started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// Which: `become-owner`, …
+    pub event: String,
+    /// Those that ended, however they did.
+    pub ran: u64,
+    /// Of these: those that could not be started, or ended with another exit status than 0 or by a signal.
+    pub failed: u64,
+    /// Of these: those that were killed at their limit.
+    pub timed_out: u64,
+    /// Those that were not run, because newer news of the shared IP came before their turn.
+    pub merged: u64,
+    /// Which shared IP the last that did not end well was for, and how it ended.
+    pub last_failure: Option<String>,
 }
 
 /// An interface that carries shared IPs.
