@@ -134,6 +134,9 @@ impl Election {
                         .filter(|vip| vip.revision <= revision)
                     {
                         vip.revision = revision;
+                        if vip.is_found() {
+                            self.found_taken_at = self.now;
+                        }
                         vip.key = Key::Held(held);
                     }
                 }
@@ -195,7 +198,8 @@ impl Election {
     }
 
     /// Likewise for what was only found vacant. Who is first may not be free to claim it yet, for each
-    /// waits since its own first look: the others give it one TTL more.
+    /// waits since its own first look: the others give it one TTL more, and as long again while what was
+    /// found vacant is still being taken.
     pub(super) fn queue_for_the_found(&mut self) {
         let is_found = |id: &UnitId| {
             self.units
@@ -213,9 +217,12 @@ impl Election {
         for id in found {
             let ips = self.units.ips(id);
             let queue = placement.queue(ips, None);
+            let free_at = ips.iter().filter_map(|ip| self.vips[ip].free_at()).max();
+            let busy = free_at.map(|at| self.found_taken_at.saturating_since(at));
+            let wait = patience + busy.unwrap_or_default();
             let turn = match self.place_in(&queue) {
                 0 => Duration::ZERO,
-                place => patience + QUEUE_STEP.saturating_mul(place),
+                place => wait + QUEUE_STEP.saturating_mul(place),
             };
             if let Some(first) = queue.first() {
                 placement.count(first, ips.len());

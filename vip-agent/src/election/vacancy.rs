@@ -25,6 +25,14 @@ impl Vip {
         matches!(self.key, Key::Vacant { seen: false, .. })
     }
 
+    /// From when on it may be claimed, but for who goes first.
+    pub fn free_at(&self) -> Option<BootInstant> {
+        match self.key {
+            Key::Vacant { free_at, .. } => Some(free_at),
+            Key::Unknown | Key::Held(_) => None,
+        }
+    }
+
     /// How long to let others go first.
     pub fn let_others_first(&mut self, for_so_long: Duration) {
         if let Key::Vacant { turn, .. } = &mut self.key {
