@@ -96,6 +96,17 @@ pub const ALWAYS: &[Need] = &[
         "shows what is loaded in the kernel",
         Sign::Program("bpftool"),
     ),
+    apt(
+        "shellcheck",
+        "lints the example of a hook",
+        Sign::Program("shellcheck"),
+    ),
+    apt(
+        "curl",
+        "what that example asks the cloud with",
+        Sign::Program("curl"),
+    ),
+    apt("jq", "reads what the cloud says to it", Sign::Program("jq")),
     rustup(
         "rust-src",
         "core for the BPF target is built from it",
