@@ -1,5 +1,6 @@
 //! What the agent is told: a file, and flags that go before it. Everything here was checked.
 
+mod changes;
 mod error;
 mod file;
 mod hints;
