@@ -27,6 +27,8 @@ pub(super) enum Probe {
 /// earlier it would be answered too early.
 #[derive(Debug)]
 pub(super) struct Asking {
+    /// When the address was to be claimed, as far as was known when this was planned.
+    claim_at: BootInstant,
     step: Duration,
     sent: u32,
     next_at: BootInstant,
@@ -52,7 +54,7 @@ impl Probe {
     pub fn advance(&mut self, asker: &Asker) -> bool {
         match self {
             Self::Due => *self = Self::Asking(Asking::plan(asker)),
-            Self::Asking(asking) if asker.claim_at > asking.over_at => {
+            Self::Asking(asking) if asking.is_out_of_date(asker.claim_at) => {
                 *asking = Asking::plan(asker);
             }
             Self::Asking(_) | Self::Unanswered => {}
@@ -93,11 +95,18 @@ impl Asking {
         // The last probe goes out when a fourth of the time is left, or more.
         let step = span / 3;
         Self {
+            claim_at: asker.claim_at,
             step,
             sent: 0,
             next_at: (over_at - span) + asker.part_of(step / 4, 0),
             over_at,
         }
+    }
+
+    /// Later than it was planned for, or sooner while nothing was asked yet: a node that comes to know
+    /// the others, or itself as one of them, moves up and down in the queue.
+    fn is_out_of_date(&self, claim_at: BootInstant) -> bool {
+        claim_at > self.over_at || self.sent == 0 && claim_at < self.claim_at
     }
 
     fn send_if_due(&mut self, asker: &Asker) -> bool {

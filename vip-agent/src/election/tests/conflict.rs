@@ -98,6 +98,34 @@ fn three_probes_go_before_a_claim_of_what_was_found_and_it_takes_no_longer() {
 }
 
 #[test]
+fn who_turns_out_to_be_first_asks_in_time_to_claim_first() {
+    let first = |settings| {
+        let mut settings = probing(settings);
+        for vip in settings.vips.values_mut() {
+            vip.priority = 200;
+        }
+        settings
+    };
+    let mut rig = Rig::start_with(Inheritance::default(), first);
+    // There is another, who goes first for as long as we are no member.
+    rig.tell(Event::Read(rig.snapshot(&[member("n2", OTHERS, 5)], &[])));
+    rig.pass(30);
+    rig.tell(Event::Granted {
+        sent_at: at_ms(rig.now_ms),
+        lease: LEASE,
+        ttl: TTL,
+    });
+    rig.revision += 1;
+    rig.tell(Event::Joined(Outcome::Committed {
+        revision: rig.revision,
+    }));
+    rig.pass_finely(2950);
+    assert_eq!((rig.claims(), rig.count("probe")), (0, 3));
+    rig.pass_finely(40);
+    assert_eq!(rig.claims(), 1);
+}
+
+#[test]
 fn the_probes_are_spread_and_followed_by_silence() {
     let mut rig = Rig::joined_with(probing);
     let mut sent_ms = Vec::new();
