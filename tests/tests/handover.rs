@@ -276,7 +276,7 @@ fn await_stage(bed: &Bed, watch: &Watch, stage: Stage, successor: usize) -> Resu
         ),
         Stage::Ready => (
             format!("/vip-agent/members/{name}"),
-            "\"ready\":[\"".to_owned(),
+            "\"ready\":{\"".to_owned(),
         ),
     };
     watch.next_like(&format!("{value} in {key}"), SETTLED_WITHIN, |change| {
