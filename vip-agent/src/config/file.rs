@@ -77,6 +77,7 @@ pub(super) struct FileInterface {
     pub interface: Text,
     pub dataplane: Option<Text>,
     pub probe: Option<Text>,
+    pub health: Option<Vec<Spanned<FileCheck>>>,
     pub vip: Option<FileVip>,
     pub vips: Option<Vec<FileVip>>,
 }
@@ -87,6 +88,21 @@ pub(super) struct FileVip {
     pub ip: Text,
     pub priority: Option<Text>,
     pub group: Option<Text>,
+    pub health: Option<Vec<Spanned<FileCheck>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct FileCheck {
+    pub tcp: Option<Text>,
+    pub http: Option<Text>,
+    pub exec: Option<Vec<Text>>,
+    pub ca: Option<Text>,
+    pub status: Option<Text>,
+    pub interval: Option<Text>,
+    pub timeout: Option<Text>,
+    pub rise: Option<Text>,
+    pub fall: Option<Text>,
 }
 
 /// Reads and parses a file.

@@ -10,6 +10,7 @@ pub(super) fn meant(field: &str, expected: &[&str]) -> Option<String> {
         "interface" | "dataplane" | "probe" | "vip" | "vips" => Some("interfaces"),
         "become-owner" | "become-follower" | "conflict" => Some("hooks"),
         "ip" | "priority" | "group" => Some("vip"),
+        "tcp" | "http" | "exec" | "status" | "interval" | "rise" | "fall" => Some("health"),
         "node" | "lease" | "on-stop" | "on-conflict" | "preempt" | "rebalance"
         | "when-all-unfit" | "hooks" | "state-dir" | "bpf-dir" => Some("the top"),
         _ => None,
@@ -41,6 +42,8 @@ pub(super) fn example(key: &str) -> Option<&'static str> {
         "become-follower" => "become-follower: [/usr/local/bin/detach, --fast]",
         "conflict" => "conflict: [/usr/local/bin/tell]",
         "interfaces" => "interfaces: [{ interface: eth0, vip: { ip: 10.0.0.100 } }]",
+        "health" => "health: [{ tcp: 127.0.0.1:6443 }]",
+        "exec" => "exec: [/usr/local/bin/check, --fast]",
         "vip" => "vip: { ip: 10.0.0.100 }",
         "vips" => "vips: [{ ip: 10.0.0.100 }, { ip: 10.0.0.101 }]",
         _ => return None,

@@ -84,7 +84,7 @@ fn command(
 }
 
 /// A daemon's `PATH` and directory are not those of who wrote the file.
-fn check_program(program: &str) -> Result<(), String> {
+pub(super) fn check_program(program: &str) -> Result<(), String> {
     const WORDS: &str =
         "; a program and its arguments are words of their own: [/usr/local/bin/attach, --fast]";
     let path = Path::new(program);

@@ -1,6 +1,7 @@
 //! What the agent is told: a file, and flags that go before it. Everything here was checked.
 
 mod changes;
+mod check;
 mod error;
 mod file;
 mod hints;
@@ -9,6 +10,7 @@ mod placement;
 mod validate;
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -16,6 +18,7 @@ use std::{
 
 use serde_saphyr::Spanned;
 
+pub use check::{CheckConfig, Target};
 pub use error::{ConfigError, Place, one_line};
 use file::{FileConfig, FileHooks, Text};
 pub use hooks::Hooks;
@@ -170,6 +173,8 @@ pub struct VipConfig {
     pub priority: u8,
     /// Shared IPs of one group move as one; on whatever interface they are.
     pub group: Option<String>,
+    /// What has to pass here: its interface's checks, and its own.
+    pub health: BTreeSet<CheckConfig>,
 }
 
 impl VipConfig {
@@ -182,6 +187,7 @@ impl VipConfig {
             ip,
             priority: Self::DEFAULT_PRIORITY,
             group: None,
+            health: BTreeSet::new(),
         }
     }
 }
@@ -270,6 +276,7 @@ struct WrittenVip {
     ip: Written,
     priority: Option<Written>,
     group: Option<Written>,
+    health: Vec<Written<CheckConfig>>,
 }
 
 impl WrittenVip {
@@ -279,6 +286,7 @@ impl WrittenVip {
             ip,
             priority: None,
             group: None,
+            health: Vec::new(),
         }
     }
 }
@@ -323,8 +331,9 @@ impl Config {
                         })
                     })
                     .collect(),
+                Vec::new(),
             )?],
-            None => file_interfaces(file.interfaces, in_file)?,
+            None => file_interfaces(path, file.interfaces, in_file)?,
         };
         let etcd = file.etcd.unwrap_or_default();
         let endpoints = if flags.etcd.is_empty() {
@@ -408,6 +417,7 @@ fn file_hooks(path: &Path, file: FileHooks) -> WrittenHooks {
 }
 
 fn file_interfaces(
+    path: &Path,
     interfaces: Vec<file::FileInterface>,
     in_file: impl Fn(Text) -> Written + Copy,
 ) -> Result<Vec<validate::Checked>, ConfigError> {
@@ -430,18 +440,17 @@ fn file_interfaces(
             };
             let mode = validate::dataplane(one.dataplane.map(in_file))?;
             let probe = validate::probe(one.probe.map(in_file))?;
-            validate::interface(
-                name,
-                mode,
-                probe,
-                vips.into_iter()
-                    .map(|vip| WrittenVip {
-                        ip: in_file(vip.ip),
-                        priority: vip.priority.map(in_file),
-                        group: vip.group.map(in_file),
-                    })
-                    .collect(),
-            )
+            let health = check::checks(path, one.health)?;
+            let vips = vips.into_iter().map(|vip| {
+                Ok(WrittenVip {
+                    ip: in_file(vip.ip),
+                    priority: vip.priority.map(in_file),
+                    group: vip.group.map(in_file),
+                    health: check::checks(path, vip.health)?,
+                })
+            });
+            let vips = vips.collect::<Result<_, _>>()?;
+            validate::interface(name, mode, probe, vips, health)
         })
         .collect()
 }

@@ -351,7 +351,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "    vip:",
         "    VIP:",
-        "a.yaml:7:5: unknown key `VIP`; did you mean `vip`? known here: interface, dataplane, probe, vip, vips",
+        "a.yaml:7:5: unknown key `VIP`; did you mean `vip`? known here: interface, dataplane, probe, health, vip, vips",
     ),
     (
         "lease:",
@@ -456,7 +456,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "    vip: { ip: 10.0.0.100 }",
         "    vip:\n    ip: 10.0.0.100",
-        "a.yaml:8:5: unknown key `ip`; it belongs under `vip`: `vip: { ip: 10.0.0.100 }`; known here: interface, dataplane, probe, vip, vips",
+        "a.yaml:8:5: unknown key `ip`; it belongs under `vip`: `vip: { ip: 10.0.0.100 }`; known here: interface, dataplane, probe, health, vip, vips",
     ),
     (
         "lease:",
@@ -466,7 +466,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "  - interface: eth0",
         "  - name: eth0",
-        "a.yaml:6:5: unknown key `name`; did you mean `interface`? known here: interface, dataplane, probe, vip, vips",
+        "a.yaml:6:5: unknown key `name`; did you mean `interface`? known here: interface, dataplane, probe, health, vip, vips",
     ),
     (
         "  - interface: eth0\n    vip",
@@ -546,7 +546,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "ip: 10.0.0.100",
         "ip: 10.0.0.100, prio: 7",
-        "a.yaml:7:28: unknown key `prio`; known here: ip, priority, group",
+        "a.yaml:7:28: unknown key `prio`; known here: ip, priority, group, health",
     ),
     (
         "lease:",

@@ -13,7 +13,9 @@ use ipnet::IpNet;
 
 use super::{
     ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Identity, InterfaceConfig, OnConflict, OnStop,
-    PemKind, Place, Probing, Tls, User, VipConfig, Written, WrittenVip, placement,
+    PemKind, Place, Probing, Tls, User, VipConfig, Written, WrittenVip,
+    check::{self, CheckConfig},
+    placement,
 };
 use crate::dataplane::DataplaneMode;
 
@@ -35,6 +37,8 @@ pub(super) struct Checked {
     dataplane: DataplaneMode,
     probe: Probing,
     vips: Vec<Written<VipConfig>>,
+    /// Of the interface and of its shared IPs.
+    checks: Vec<Written<CheckConfig>>,
 }
 
 /// Refuses a shared IP that cannot be one on an interface with these addresses of its own.
@@ -120,6 +124,7 @@ pub(super) fn interface(
     dataplane: DataplaneMode,
     probe: Probing,
     vips: Vec<WrittenVip>,
+    health: Vec<Written<CheckConfig>>,
 ) -> Result<Checked, ConfigError> {
     let wrong = |why: &str| {
         Err(ConfigError::at(
@@ -144,12 +149,18 @@ pub(super) fn interface(
     if vips.is_empty() {
         return wrong("it has no shared IP; add `vip: { ip: … }`");
     }
-    let vips = vips.into_iter().map(vip).collect::<Result<_, _>>()?;
+    let mut checks = health.clone();
+    checks.extend(vips.iter().flat_map(|vip| vip.health.iter().cloned()));
+    let vips = vips
+        .into_iter()
+        .map(|one| vip(one, &health))
+        .collect::<Result<_, _>>()?;
     Ok(Checked {
         name,
         dataplane,
         probe,
         vips,
+        checks,
     })
 }
 
@@ -353,6 +364,7 @@ pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, C
         }
     }
     placement::agree_in_groups(interfaces.iter().flat_map(|one| &one.vips))?;
+    refuse_checks_of(&vips, interfaces.iter().flat_map(|one| &one.checks))?;
     Ok(interfaces
         .into_iter()
         .map(|one| InterfaceConfig {
@@ -364,12 +376,39 @@ pub(super) fn unlike(interfaces: Vec<Checked>) -> Result<Vec<InterfaceConfig>, C
         .collect())
 }
 
-fn vip(written: WrittenVip) -> Result<Written<VipConfig>, ConfigError> {
+/// What only the owner could pass.
+fn refuse_checks_of<'a>(
+    vips: &BTreeMap<IpAddr, &Place>,
+    mut checks: impl Iterator<Item = &'a Written<CheckConfig>>,
+) -> Result<(), ConfigError> {
+    let literal =
+        |check: &CheckConfig| Some(check::host(check)?.parse::<IpAddr>().ok()?.to_canonical());
+    let vip = |check: &CheckConfig| literal(check).filter(|ip| vips.contains_key(ip));
+    match checks.find_map(|check| Some((check, vip(&check.value)?))) {
+        Some((check, vip)) => Err(ConfigError::at(
+            &check.place,
+            format!(
+                "health check `{}`: {vip} is a shared IP, which its owner alone reaches here, so no other node could be \
+                 fit; name an address of this machine's own",
+                check.value
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// `of_interface`: the checks of all its shared IPs.
+fn vip(
+    written: WrittenVip,
+    of_interface: &[Written<CheckConfig>],
+) -> Result<Written<VipConfig>, ConfigError> {
     let Written { value: ip, place } = address(written.ip)?;
+    let health = of_interface.iter().chain(&written.health);
     let value = VipConfig {
         ip,
         priority: placement::priority(written.priority)?,
         group: placement::group(written.group)?,
+        health: health.map(|check| check.value.clone()).collect(),
     };
     Ok(Written { value, place })
 }
@@ -505,7 +544,7 @@ impl PemKind {
     }
 }
 
-fn pem(file: &Written, kind: PemKind) -> Result<(), ConfigError> {
+pub(super) fn pem(file: &Written, kind: PemKind) -> Result<(), ConfigError> {
     readable(file)?;
     let content = fs::read(&file.value).unwrap_or_default();
     kind.check(&content)
@@ -529,19 +568,39 @@ fn readable(file: &Written) -> Result<(), ConfigError> {
 /// Scheme and host of `http(s)://HOST:PORT`; an IPv6 host comes without its brackets.
 fn split_endpoint(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
-    let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':')?;
-    let (host, is_host) = match host.strip_prefix('[') {
-        Some(host) => {
-            let host = host.strip_suffix(']')?;
-            (host, host.parse::<Ipv6Addr>().is_ok())
+    let (host, port) = split_host(rest.strip_suffix('/').unwrap_or(rest))?;
+    (matches!(scheme, "http" | "https") && port.is_some()).then_some((scheme, host))
+}
+
+/// `HOST` or `HOST:PORT`; an IPv6 host comes without its brackets, which it must have.
+pub(super) fn split_host(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']')?;
+            host.parse::<Ipv6Addr>().ok()?;
+            let port = rest.strip_prefix(':');
+            if port.is_none() && !rest.is_empty() {
+                return None;
+            }
+            (host, port)
         }
         None => {
+            let (host, port) = match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            };
             let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            (host, !host.is_empty() && host.chars().all(fits))
+            if host.is_empty() || !host.chars().all(fits) {
+                return None;
+            }
+            (host, port)
         }
     };
+    let Some(port) = port else {
+        return Some((host, None));
+    };
     // `parse` alone would take a sign.
-    let is_port =
-        port.chars().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
-    (matches!(scheme, "http" | "https") && is_host && is_port).then_some((scheme, host))
+    let is_port = port.chars().all(|c| c.is_ascii_digit());
+    let port = port.parse().ok().filter(|port| is_port && *port > 0)?;
+    Some((host, Some(port)))
 }
