@@ -7,6 +7,7 @@ pub mod config;
 pub mod dataplane;
 pub mod driver;
 pub mod election;
+pub mod health;
 pub mod hooks;
 pub mod net;
 pub mod program;
