@@ -84,13 +84,30 @@ impl Interface {
         self.config.is_fenced()
     }
 
-    /// Whether it can serve `vip`.
+    /// Whether it can serve `vip`, and should.
     pub fn fitness(&self, vip: IpAddr) -> Fitness {
         match (&self.link, self.why_unfit(vip)) {
-            (Some(link), None) => Fitness::Fit(Mac(link.mac)),
+            (Some(link), None) => match self.lacks_own_address(vip) {
+                Some(why) => Fitness::Unhealthy(Mac(link.mac), why),
+                None => Fitness::Fit(Mac(link.mac)),
+            },
             (_, Some(why)) => Fitness::Unable(why.to_string()),
             (None, None) => Fitness::Unable(Unfit::Missing(self.config.name.clone()).to_string()),
         }
+    }
+
+    /// Without one of `vip`'s family the host reaches nobody from there: a lease that DHCP lost, say.
+    pub fn lacks_own_address(&self, vip: IpAddr) -> Option<String> {
+        let link = self.link.as_ref()?;
+        let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
+        let is_of_it = |own: &IpNet| own.addr().is_ipv4() == vip.is_ipv4();
+        let has = link.addresses.iter().any(is_of_it);
+        (!has).then(|| {
+            format!(
+                "interface {}: it has no {family} address of its own",
+                link.name
+            )
+        })
     }
 
     /// What keeps it from serving `vip`.
@@ -249,14 +266,6 @@ impl Interfaces {
         known
             .find(|(one, _)| *one == ifindex)
             .map_or_else(|| ifindex.to_string(), |(_, name)| name.clone())
-    }
-
-    /// Every shared IP, and whether its interface can serve it.
-    pub fn fitness(&self) -> impl Iterator<Item = (IpAddr, Fitness)> {
-        self.all.iter().flat_map(|interface| {
-            let ips = interface.config.ips();
-            ips.map(|vip| (vip, interface.fitness(vip)))
-        })
     }
 
     /// A shared IP is no longer configured, and its gate no longer stands.

@@ -1,8 +1,8 @@
 //! Reports of the election, as log lines.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::election::{Progress, Report, Role};
+use crate::election::{Fitness, Progress, Report, Role};
 
 /// Writes one report to the log. Of a shared IP that goes without a gate it says so.
 pub(super) fn write(report: &Report, is_fenced: impl Fn(IpAddr) -> bool) {
@@ -106,6 +106,33 @@ pub(super) fn write(report: &Report, is_fenced: impl Fn(IpAddr) -> bool) {
     }
 }
 
+/// Writes what has changed of shared IPs' fitness, one line for all that changed alike. At the start it is said of
+/// each interface what it waits for, and of each health check what it comes to.
+pub(super) fn write_fitness(
+    before: &BTreeMap<IpAddr, Fitness>,
+    changed: &BTreeMap<IpAddr, Fitness>,
+) {
+    let mut alike: BTreeMap<(u8, Option<&str>), Vec<IpAddr>> = BTreeMap::new();
+    for (vip, now) in changed {
+        if let Some(before) = before.get(vip) {
+            let kind = match (before, now) {
+                (_, Fitness::Unable(_)) => 0,
+                (_, Fitness::Unhealthy(..)) => 1,
+                (Fitness::Fit(_), Fitness::Fit(_)) => continue,
+                (_, Fitness::Fit(_)) => 2,
+            };
+            alike.entry((kind, now.why_not())).or_default().push(*vip);
+        }
+    }
+    for ((kind, reason), vips) in alike {
+        match kind {
+            0 => tracing::warn!(?vips, reason, "cannot serve"),
+            1 => tracing::warn!(?vips, reason, "not fit to serve; others go first"),
+            _ => tracing::info!(?vips, "can serve"),
+        }
+    }
+}
+
 /// What a task writes to the log.
 #[cfg(test)]
 pub(super) fn captured(task: impl FnOnce()) -> String {
@@ -143,6 +170,7 @@ pub(super) fn captured(task: impl FnOnce()) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::election::Mac;
 
     fn logged(new: Role, fenced: bool) -> String {
         let report = Report::Transition {
@@ -170,5 +198,29 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn what_many_shared_ips_lack_is_said_once() {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let vips = [100, 101, 102].map(|last| IpAddr::from([10, 0, 0, last]));
+        let all = |fitness: Fitness| BTreeMap::from(vips.map(|vip| (vip, fitness.clone())));
+        let fit = all(Fitness::Fit(mac));
+        let ill = all(Fitness::Unhealthy(mac, "tcp a:1 fails".to_owned()));
+        let unable = all(Fitness::Unable("interface eth0: it is down".to_owned()));
+        for (before, now, level, says) in [
+            (&fit, &ill, "WARN", "tcp a:1 fails"),
+            (&ill, &unable, "WARN", "eth0: it is down"),
+            (&unable, &ill, "WARN", "tcp a:1 fails"),
+            (&ill, &fit, "INFO", "can serve"),
+        ] {
+            let text = captured(|| write_fitness(before, now));
+            assert_eq!(text.lines().count(), 1, "{text}");
+            for part in [level, says, "10.0.0.100", "10.0.0.102"] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+        // At the start the interfaces and the checks say it.
+        assert_eq!(captured(|| write_fitness(&BTreeMap::new(), &ill)), "");
     }
 }

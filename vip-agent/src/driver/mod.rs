@@ -2,7 +2,7 @@
 //!
 //! One turn of it:
 //! 1. wait for the first of: a signal, an answer from etcd or netlink, a change of the
-//!    interfaces, an event of the kernel program, a question for the status, a time that has come;
+//!    interfaces, a verdict of a health check, an event of the kernel program, a question for the status, a time that has come;
 //! 2. make an event of it, and hand that to the election;
 //! 3. do the actions in their order; what is done on the spot (kernel maps) answers at once,
 //!    the rest is sent off and answers in a later turn.
@@ -15,6 +15,7 @@ mod advice;
 mod announcements;
 mod conflicts;
 mod duplicates;
+mod health;
 mod hooks;
 mod interfaces;
 mod log;
@@ -26,7 +27,11 @@ mod status;
 mod tests;
 mod upkeep;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use tokio::{
@@ -38,7 +43,10 @@ use crate::{
     clock,
     config::{Config, OnStop},
     dataplane::{self, Dataplane},
-    election::{Action, BootInstant, DEFEND_INTERVAL, Election, Event, Exit, Mac, Report, Stop},
+    election::{
+        Action, BootInstant, DEFEND_INTERVAL, Election, Event, Exit, Fitness, Mac, Report, Stop,
+    },
+    health::Verdict,
     net::{self, Announcer, LinkMonitor, Removed},
     state::StateDir,
     status::ConflictResponse,
@@ -49,6 +57,7 @@ use advice::Advice;
 use announcements::Announcements;
 use conflicts::Conflicts;
 use duplicates::Duplicates;
+use health::Checks;
 use hooks::Hooks;
 use interfaces::{Interface, Interfaces};
 use neighbours::Neighbours;
@@ -78,8 +87,11 @@ struct Driver {
     advice: Advice,
     duplicates: Duplicates,
     neighbours: Neighbours,
-    /// Whether an earlier process left open gates.
-    inherits: bool,
+    checks: Checks,
+    /// What the election was told of each shared IP.
+    told: BTreeMap<IpAddr, Fitness>,
+    /// The shared IPs whose gates an earlier process left open.
+    inherited: BTreeSet<IpAddr>,
 }
 
 /// What the loop waits for.
@@ -87,6 +99,7 @@ struct Inputs {
     store: mpsc::UnboundedReceiver<StoreEvent>,
     addresses: mpsc::UnboundedReceiver<Answer>,
     status: mpsc::Receiver<crate::status::Request>,
+    verdicts: mpsc::UnboundedReceiver<Verdict>,
     links: LinkMonitor,
     release: Signals,
     hold: Signal,
@@ -103,6 +116,7 @@ enum Input {
     Address(Answer),
     Refused(crate::store::StoreError),
     LinksChanged(Vec<Removed>),
+    Checked(Verdict),
     Kernel(Result<vip_common::abi::Event, dataplane::DataplaneError>),
     Status(crate::status::Request),
     Time,
@@ -134,6 +148,7 @@ impl Inputs {
                 StoreEvent::Refused(error) => Input::Refused(error),
             },
             () = tokio::time::sleep(wake) => Input::Time,
+            Some(verdict) = self.verdicts.recv() => Input::Checked(verdict),
             removed = self.links.changed() => Input::LinksChanged(removed),
             Some(request) = self.status.recv() => Input::Status(request),
             event = kernel => Input::Kernel(event),
@@ -170,6 +185,10 @@ impl Driver {
                 }
                 Input::Address(answer) => self.take_in_answer(answer)?,
                 Input::LinksChanged(removed) => self.look_at_interfaces(&removed).await?,
+                Input::Checked(verdict) => {
+                    self.checks.take_in(verdict);
+                    self.tell_fitness()?
+                }
                 Input::Kernel(event) => self.take_in_kernel_event(event)?,
                 Input::Status(request) => {
                     let links = net::links().await.unwrap_or_default();
@@ -300,7 +319,6 @@ impl Driver {
 
     /// `removed`: the addresses that were heard to go.
     async fn look_at_interfaces(&mut self, removed: &[Removed]) -> anyhow::Result<Option<Exit>> {
-        let before: Vec<_> = self.interfaces.fitness().collect();
         let links = match net::links().await {
             Ok(links) => links,
             // What was known goes on to hold; an owner is not to fall over a full socket.
@@ -320,30 +338,12 @@ impl Driver {
         self.advice.look_at(&self.interfaces);
         self.duplicates.look_at(&self.interfaces, &links);
         self.neighbours.look_at(&self.interfaces);
-        let changed = self
-            .interfaces
-            .fitness()
-            .filter(|now| !before.contains(now));
-        for (vip, fitness) in changed.collect::<Vec<_>>() {
-            self.note_fitness(vip);
-            if let Some(exit) = self.feed(Event::Fitness(vip, fitness))? {
-                return Ok(Some(exit));
-            }
+        if let Some(exit) = self.tell_fitness()? {
+            return Ok(Some(exit));
         }
         // Last, for what is being given up is not put back.
         self.addresses.compare(&links, removed, &self.interfaces);
         Ok(None)
-    }
-
-    fn note_fitness(&self, vip: std::net::IpAddr) {
-        match self
-            .interfaces
-            .of(vip)
-            .and_then(|interface| interface.why_unfit(vip))
-        {
-            Some(reason) => tracing::warn!(%vip, %reason, "cannot serve"),
-            None => tracing::info!(%vip, "can serve"),
-        }
     }
 
     /// Somebody claims a shared IP. On another interface than its own that may be another network's

@@ -12,6 +12,7 @@ use super::{
     announcements::Announcements,
     conflicts::Conflicts,
     duplicates::Duplicates,
+    health::Checks,
     hooks::Hooks,
     interfaces::{Interfaces, Unfit},
     neighbours::Neighbours,
@@ -21,7 +22,7 @@ use crate::{
     cleanup::{Cleaned, clean_up_pins},
     config::{Config, InterfaceConfig, OnConflict, VipConfig},
     dataplane::{Dataplane, GateSpec},
-    election::{BootInstant, Election, Event, Exit, Inheritance, Settings, VipSettings},
+    election::{BootInstant, Election, Exit, Inheritance, Settings, VipSettings},
     net::{self, AddressManager, Announcer, LinkMonitor, NeighbourManager},
     state::{self, StateDir},
     status,
@@ -67,6 +68,7 @@ async fn prepare(
     let (release, hold) = signals().context("signals cannot be awaited")?;
     let (store_sender, store_events) = mpsc::unbounded_channel();
     let (address_sender, address_events) = mpsc::unbounded_channel();
+    let (verdict_sender, verdicts) = mpsc::unbounded_channel();
     let (status_sender, status_requests) = mpsc::channel(8);
     let links = LinkMonitor::open().context("changes of the interfaces cannot be watched")?;
     let manager = AddressManager::open().context("addresses cannot be managed")?;
@@ -86,17 +88,22 @@ async fn prepare(
         &mut addresses,
     )
     .await?;
+    let mut checks = Checks::new(verdict_sender);
+    checks
+        .set(&config.interfaces)
+        .context("health checks cannot be run")?;
     let inputs = Inputs {
         store: store_events,
         addresses: address_events,
         status: status_requests,
+        verdicts,
         links,
         release,
         hold,
     };
     let driver = Driver {
         hooks: Hooks::inherit(inheritance.open_gates.keys().copied()),
-        inherits: !inheritance.open_gates.is_empty(),
+        inherited: inheritance.open_gates.keys().copied().collect(),
         election: Election::new(settings(&config, &state), inheritance),
         store: Store::new(&config.etcd, config.lease_ttl, store_sender),
         addresses,
@@ -107,6 +114,8 @@ async fn prepare(
         advice: Advice::default(),
         duplicates: Duplicates::default(),
         neighbours: Neighbours::new(neighbours),
+        checks,
+        told: BTreeMap::new(),
         dataplane,
         interfaces,
         state,
@@ -266,18 +275,13 @@ impl Driver {
         if let Some(dataplane) = &mut self.dataplane {
             dataplane.drop_unused_links()?;
         }
-        for (vip, fitness) in self.interfaces.fitness().collect::<Vec<_>>() {
-            if let Some(exit) = self.feed(Event::Fitness(vip, fitness))? {
-                return Ok(Some(exit));
-            }
-        }
-        Ok(None)
+        self.tell_fitness()
     }
 
     /// Leaves behind what the end asks for: nothing, or all of it.
     fn end(mut self, ended: anyhow::Result<Exit>) -> anyhow::Result<()> {
         let lingering = self.addresses.lingering();
-        let leaves = Leaves::after(&ended, self.inherits, lingering);
+        let leaves = Leaves::after(&ended, !self.inherited.is_empty(), lingering);
         if leaves == Leaves::All {
             self.end_hooks(true);
         } else {

@@ -1,7 +1,7 @@
 //! What the loop answers to `vip-agent status`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::{Duration, SystemTime},
 };
@@ -99,6 +99,7 @@ impl Driver {
                 .iter()
                 .map(|one| self.interface_status(one))
                 .collect(),
+            checks: self.checks.status(),
             vips: self
                 .interfaces
                 .all
@@ -119,6 +120,19 @@ impl Driver {
             .iter()
             .flat_map(|one| one.unfit.iter().chain(&one.unfit_for_ipv6));
         let mut reasons: Vec<String> = unfit.map(ToString::to_string).collect();
+        let without_address: BTreeSet<String> = self
+            .interfaces
+            .all
+            .iter()
+            .filter(|one| one.unfit.is_none())
+            .flat_map(|one| {
+                one.config
+                    .ips()
+                    .filter_map(|vip| one.lacks_own_address(vip))
+            })
+            .collect();
+        reasons.extend(without_address);
+        reasons.extend(self.checks.failing());
         if !self.election.is_joined() {
             reasons.push(match &health.last_error {
                 Some(error) => error.clone(),
@@ -171,6 +185,10 @@ impl Driver {
             epoch,
             gate: self.gate_status(ip, one, now),
             address: links.iter().any(is_there),
+            unfit: self
+                .told
+                .get(&ip)
+                .and_then(|told| told.why_not().map(str::to_owned)),
             conflict: self.conflicts.status(ip, now),
             counters: self.counters(ip),
         }
@@ -228,6 +246,6 @@ impl Driver {
     }
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }

@@ -307,6 +307,7 @@ fn an_address_that_failed_duplicate_address_detection_is_told_of_and_put_on_anew
 fn an_interface_without_ipv6_serves_ipv4_and_says_what_is_amiss() {
     staged(|_| {
         runtime().block_on(async {
+            ip("addr add 10.0.0.1/24 dev va");
             let mut scene = Scene::new(DataplaneMode::Kernel).await;
             let fit = |scene: &Scene| {
                 let interface = &scene.interfaces.all[0];
@@ -334,6 +335,32 @@ fn an_interface_without_ipv6_serves_ipv4_and_says_what_is_amiss() {
             assert!(scene.interfaces.settings_changed());
             scene.look().await;
             assert_eq!(fit(&scene), [true, true]);
+        });
+    });
+}
+
+#[test]
+fn a_link_needs_an_address_of_its_own_of_the_shared_ips_family() {
+    staged(|_| {
+        runtime().block_on(async {
+            let mut scene = Scene::new(DataplaneMode::Kernel).await;
+            let fitness = |scene: &Scene| scene.interfaces.all[0].fitness(VIP);
+            let lacks_it = Fitness::Unhealthy(
+                Mac(MAC),
+                "interface va: it has no IPv4 address of its own".to_owned(),
+            );
+            assert_eq!(fitness(&scene), lacks_it);
+            // A link-local one is enough, where there are such.
+            assert!(scene.interfaces.all[0].fitness(VIP6).is_fit());
+            ip("addr add 10.0.0.1/24 dev va");
+            scene.look().await;
+            assert_eq!(fitness(&scene), Fitness::Fit(Mac(MAC)));
+            scene.add().await;
+            ip("addr del 10.0.0.1/24 dev va");
+            scene.look().await;
+            // The shared IP is none of its own.
+            assert_eq!(fitness(&scene), lacks_it);
+            assert!(ip("addr show dev va").contains(&VIP.to_string()));
         });
     });
 }

@@ -10,7 +10,7 @@ mod server;
 pub use client::ask;
 pub use render::render;
 pub use report::{
-    ConflictResponse, ConflictStatus, Counters, EtcdStatus, GateState, GateStatus, HookStatus,
-    InterfaceStatus, LeaseStatus, MemberStatus, State, Status, VipStatus,
+    CheckState, CheckStatus, ConflictResponse, ConflictStatus, Counters, EtcdStatus, GateState,
+    GateStatus, HookStatus, InterfaceStatus, LeaseStatus, MemberStatus, State, Status, VipStatus,
 };
 pub use server::{Request, serve};

@@ -2,7 +2,9 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::report::{ConflictResponse, ConflictStatus, GateState, HookStatus, Status, VipStatus};
+use super::report::{
+    CheckState, ConflictResponse, ConflictStatus, GateState, HookStatus, Status, VipStatus,
+};
 
 /// A few lines of text: the node, what it waits for, its interfaces, its shared IPs.
 pub fn render(status: &Status) -> String {
@@ -76,6 +78,18 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
     for hook in &status.hooks {
         write_hook(text, hook)?;
     }
+    for check in &status.checks {
+        let state = match check.state {
+            CheckState::Unchecked => "not checked yet".to_owned(),
+            CheckState::Passing => format!("passes since {}", check.since),
+            CheckState::Failing => format!("fails since {}", check.since),
+        };
+        let reason = check.reason.as_deref();
+        let reason = reason
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default();
+        writeln!(text, "check      {}: {state}{reason}", check.check)?;
+    }
     for vip in &status.vips {
         write_vip(text, vip)?;
     }
@@ -117,6 +131,9 @@ fn write_vip(text: &mut String, vip: &VipStatus) -> std::fmt::Result {
         "  address  {}",
         if vip.address { "here" } else { "not here" }
     )?;
+    if let Some(why) = &vip.unfit {
+        writeln!(text, "  unfit    {why}")?;
+    }
     if let Some(conflict) = &vip.conflict {
         write_conflict(text, conflict)?;
     }

@@ -37,6 +37,9 @@ pub struct Status {
     pub hooks: Vec<HookStatus>,
     /// The interfaces that carry shared IPs.
     pub interfaces: Vec<InterfaceStatus>,
+    /// The health checks.
+    #[serde(default)]
+    pub checks: Vec<CheckStatus>,
     /// The shared IPs.
     pub vips: Vec<VipStatus>,
 }
@@ -128,6 +131,31 @@ pub struct InterfaceStatus {
     pub guards: Vec<String>,
 }
 
+/// A health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// Its kind and what it tries: `tcp 127.0.0.1:6443`.
+    pub check: String,
+    /// What it has come to.
+    pub state: CheckState,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Why it fails.
+    pub reason: Option<String>,
+}
+
+/// What a health check has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckState {
+    /// Its first run has not ended.
+    Unchecked,
+    /// All is well.
+    Passing,
+    /// Something is not.
+    Failing,
+}
+
 /// A shared IP on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipStatus {
@@ -147,6 +175,9 @@ pub struct VipStatus {
     pub gate: GateStatus,
     /// Whether the address is on the interface.
     pub address: bool,
+    /// Why others should have it rather, or this node cannot have it.
+    #[serde(default)]
+    pub unfit: Option<String>,
     /// The machine that claimed it last and is no member, if any did since the agent started.
     #[serde(default)]
     pub conflict: Option<ConflictStatus>,
