@@ -124,6 +124,7 @@ impl Election {
         }
         self.forget_member_key_if_gone();
         let mut vacated: BTreeMap<UnitId, Option<String>> = BTreeMap::new();
+        let mut is_being_taken = false;
         for change in changes {
             match change {
                 Change::OwnerPut(ip, held) => {
@@ -134,9 +135,7 @@ impl Election {
                         .filter(|vip| vip.revision <= revision)
                     {
                         vip.revision = revision;
-                        if vip.is_found() {
-                            self.found_taken_at = self.now;
-                        }
+                        is_being_taken |= vip.is_vacant();
                         vip.key = Key::Held(held);
                     }
                 }
@@ -147,6 +146,11 @@ impl Election {
                 | Change::MemberGone { .. }
                 | Change::Drained { .. }
                 | Change::Undrained { .. } => {}
+            }
+        }
+        if is_being_taken {
+            for vip in self.vips.values_mut() {
+                vip.others_go_on(self.now);
             }
         }
         self.queue_for(vacated);
@@ -198,8 +202,7 @@ impl Election {
     }
 
     /// Likewise for what was only found vacant. Who is first may not be free to claim it yet, for each
-    /// waits since its own first look: the others give it one TTL more, and as long again while what was
-    /// found vacant is still being taken.
+    /// waits since its own first look: the others give it one TTL more.
     pub(super) fn queue_for_the_found(&mut self) {
         let is_found = |id: &UnitId| {
             self.units
@@ -217,12 +220,9 @@ impl Election {
         for id in found {
             let ips = self.units.ips(id);
             let queue = placement.queue(ips, None);
-            let free_at = ips.iter().filter_map(|ip| self.vips[ip].free_at()).max();
-            let busy = free_at.map(|at| self.found_taken_at.saturating_since(at));
-            let wait = patience + busy.unwrap_or_default();
             let turn = match self.place_in(&queue) {
                 0 => Duration::ZERO,
-                place => wait + QUEUE_STEP.saturating_mul(place),
+                place => patience + QUEUE_STEP.saturating_mul(place),
             };
             if let Some(first) = queue.first() {
                 placement.count(first, ips.len());

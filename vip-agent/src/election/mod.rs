@@ -142,8 +142,6 @@ pub struct Election {
     handovers: HandOvers,
     /// Units of ours that are given up to nobody.
     lost: BTreeSet<UnitId>,
-    /// When what had been found vacant was last seen to be taken.
-    found_taken_at: BootInstant,
     next_round: u64,
     /// What the kernel was last told of the members.
     told_members: BTreeSet<Mac>,
@@ -214,7 +212,6 @@ impl Election {
             vips,
             handovers: HandOvers::default(),
             lost: BTreeSet::new(),
-            found_taken_at: BootInstant::BOOT,
             next_round: 0,
             told_members: BTreeSet::new(),
             stopping: None,

@@ -25,18 +25,20 @@ impl Vip {
         matches!(self.key, Key::Vacant { seen: false, .. })
     }
 
-    /// From when on it may be claimed, but for who goes first.
-    pub fn free_at(&self) -> Option<BootInstant> {
-        match self.key {
-            Key::Vacant { free_at, .. } => Some(free_at),
-            Key::Unknown | Key::Held(_) => None,
-        }
-    }
-
     /// How long to let others go first.
     pub fn let_others_first(&mut self, for_so_long: Duration) {
         if let Key::Vacant { turn, .. } = &mut self.key {
             *turn = for_so_long;
+        }
+    }
+
+    /// Others are still taking what is vacant, and this may be next: who waits for its turn begins to
+    /// count anew.
+    pub fn others_go_on(&mut self, now: BootInstant) {
+        if let Key::Vacant { free_at, turn, .. } = &mut self.key
+            && !turn.is_zero()
+        {
+            *free_at = now.max(*free_at);
         }
     }
 

@@ -22,6 +22,7 @@ const LONGEST_SECONDS: u32 = u32::MAX - 1;
 
 /// How long an IPv6 address is waited for; it takes less than a millisecond on an idle machine.
 const TAKES_EFFECT: Duration = Duration::from_millis(500);
+/// Between two questions at first; then twice as long each time, for many addresses may come at once.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Adds and removes shared IPs.
@@ -91,6 +92,7 @@ impl AddressManager {
             RouteAttribute::Destination(ip.into()),
             RouteAttribute::Oif(ifindex),
         ];
+        let mut pause = ASK_AGAIN;
         loop {
             let question = RouteNetlinkMessage::GetRoute(message.clone());
             match self.socket.ask(question).await {
@@ -101,8 +103,9 @@ impl AddressManager {
                 }
                 // Of a socket that has died it cannot be asked.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
-                _ => sleep(ASK_AGAIN).await,
+                _ => sleep(pause).await,
             }
+            pause *= 2;
         }
     }
 

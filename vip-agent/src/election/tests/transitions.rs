@@ -484,3 +484,33 @@ fn who_slept_does_not_hold_what_it_knew_before_against_its_past() {
     rig.pass(60_000);
     assert!(!rig.steps().contains(&"leave"));
 }
+
+#[test]
+fn who_waits_for_its_turn_waits_on_while_others_take_what_is_vacant() {
+    let other: IpAddr = [10, 0, 0, 101].into();
+    let mut rig = Rig::joined_with(|mut settings| {
+        settings.vips.insert(other, vip_settings());
+        settings
+    });
+    rig.tell(Event::Fitness(other, Fitness::Fit(MAC)));
+    rig.answer_join();
+    rig.did.clear();
+    let put = |vip, revision| Change::OwnerPut(vip, owned_by("n2", OTHERS, revision));
+    let gone = |vip, revision| Change::OwnerGone { vip, revision };
+    for (revision, node) in [(15, "n3"), (16, "n4")] {
+        let mut member = member(node, LeaseId(0x99), revision);
+        member.record.vips.insert(other);
+        member.record.priorities = BTreeMap::from([(vip(), 200), (other, 200)]);
+        rig.watch(Change::MemberPut(node.to_owned(), member));
+    }
+    rig.tell(Event::Watched(vec![put(vip(), 20), put(other, 21)]));
+    rig.tell(Event::Watched(vec![gone(vip(), 30), gone(other, 30)]));
+    let turn = QUEUE_STEP * 2;
+    let half = u64::try_from(turn.as_millis() / 2).expect("it fits");
+    rig.pass(half);
+    rig.watch(put(other, 31));
+    rig.pass(half + 1);
+    assert_eq!(rig.claims(), 0, "{:?}", rig.steps());
+    rig.pass(half);
+    assert_eq!(rig.claims(), 1, "{:?}", rig.steps());
+}
