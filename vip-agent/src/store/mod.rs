@@ -4,6 +4,7 @@
 //! long, and when to ask another one as well.
 
 mod connect;
+mod drains;
 mod endpoints;
 mod error;
 mod keys;
@@ -11,6 +12,8 @@ mod outage;
 mod records;
 mod renew;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod version;
 mod watch;
 
@@ -31,6 +34,7 @@ use crate::{
     config::EtcdConfig,
     election::{Action, Event, LeaseId, Outcome},
 };
+pub use drains::Drains;
 pub use endpoints::Health;
 use endpoints::{Ask, Endpoints};
 pub use error::StoreError;
