@@ -249,7 +249,6 @@ impl Election {
     }
 
     pub(super) fn write_member_key(&mut self) {
-        let record = self.member_record();
         let Membership::In {
             lease,
             written,
@@ -258,10 +257,14 @@ impl Election {
         else {
             return;
         };
+        if self.joining.is_some() || self.is_leaving() || self.now < *join_at {
+            return;
+        }
+        let record = self.member_record();
         let up_to_date = written
             .as_ref()
             .is_some_and(|(_, written)| *written == record);
-        if up_to_date || self.joining.is_some() || self.is_leaving() || self.now < *join_at {
+        if up_to_date {
             return;
         }
         let standing = self.view.members.get(&self.settings.node);

@@ -151,6 +151,8 @@ pub struct Election {
     heard_all: bool,
     /// What the event that is being handled concerns.
     scope: Scope,
+    /// Whether it is news of what this node can serve.
+    offers_otherwise: bool,
     /// When all units were looked at last, and not those alone that an event concerned.
     looked_at_all: BootInstant,
     cause: String,
@@ -218,6 +220,7 @@ impl Election {
             over: false,
             heard_all: false,
             scope: Scope::All,
+            offers_otherwise: false,
             looked_at_all: BootInstant::BOOT,
             cause: String::new(),
             out: Vec::new(),
@@ -347,7 +350,10 @@ impl Election {
                 self.with_vip(ip, |vip, around, out| vip.address_failed(around, out));
             }
             Event::AddressRemoved(ip) => self.with_vip(ip, |vip, _, _| vip.address_removed()),
-            Event::Fitness(ip, fitness) => self.with_vip(ip, |vip, _, _| vip.fitness = fitness),
+            Event::Fitness(ip, fitness) => {
+                self.with_vip(ip, |vip, _, _| vip.fitness = fitness);
+                self.offers_otherwise = true;
+            }
             Event::Ask { vip, to } => self.take_in_ask(vip, to),
             Event::Configure(vips) => self.take_in_configuration(vips),
             Event::Conflict { vip, mac } => self.take_in_conflict(vip, mac),
@@ -396,7 +402,11 @@ impl Election {
         let was_ready = self.readiness_of(&units);
         self.advance_vips(&units);
         self.claim_what_is_due(&units);
-        if matches!(self.scope, Scope::All) || self.readiness_of(&units) != was_ready {
+        let offers_otherwise = std::mem::take(&mut self.offers_otherwise);
+        if matches!(self.scope, Scope::All)
+            || offers_otherwise
+            || self.readiness_of(&units) != was_ready
+        {
             self.write_member_key();
         }
         self.tell_members();
@@ -591,6 +601,7 @@ fn scope_of(event: &Event) -> Scope {
         | Event::AddressAdded(ip)
         | Event::AddressFailed(ip, _)
         | Event::AddressRemoved(ip)
+        | Event::Fitness(ip, _)
         | Event::Conflict { vip: ip, .. } => Scope::One(*ip),
         _ => Scope::All,
     }
