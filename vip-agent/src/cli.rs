@@ -15,7 +15,8 @@ use crate::{
         self, Config, ConfigError, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Flags, InterfaceConfig,
         one_line,
     },
-    driver, status,
+    driver::{self, Source},
+    status,
 };
 
 /// Of configuration errors; clap uses it for its own.
@@ -32,7 +33,7 @@ struct Cli {
 enum Command {
     /// Take part: hold the shared IPs whenever it is this node's turn
     #[command(
-        after_help = "Examples:\n  vip-agent run --config /etc/vip-agent.yaml\n  vip-agent run --interface eth0 --vip 192.168.0.15 --etcd http://10.0.0.11:2379\n\nSignals:\n  SIGTERM, SIGINT  give everything up, in order, and leave nothing behind (or as on-stop says)\n  SIGUSR1          end, and leave everything as it is for the next start"
+        after_help = "Examples:\n  vip-agent run --config /etc/vip-agent.yaml\n  vip-agent run --interface eth0 --vip 192.168.0.15 --etcd http://10.0.0.11:2379\n\nSignals:\n  SIGTERM, SIGINT  give everything up, in order, and leave nothing behind (or as on-stop says)\n  SIGUSR1          end, and leave everything as it is for the next start\n  SIGHUP           read FILE again, and take up what is different"
     )]
     Run {
         /// A YAML file; flags go before it
@@ -117,8 +118,12 @@ fn act(command: Command) -> anyhow::Result<()> {
             ebpf_log,
         } => {
             start_log(&log)?;
-            let config = Config::load(config.as_deref(), &flags)?;
-            block_on(driver::run(config, ebpf_log))
+            let source = Source {
+                file: config,
+                flags,
+            };
+            let config = Config::load(source.file.as_deref(), &source.flags)?;
+            block_on(driver::run(config, source, ebpf_log))
         }
         Command::Status { json, place } => {
             let Place {

@@ -119,6 +119,19 @@ impl Driver {
         self.hooks.runner.tell(occasion, &self.config.hooks);
     }
 
+    /// A shared IP is no longer configured: no transition tells what becomes of it.
+    pub(super) fn tell_hooks_of_the_end_of(&mut self, vip: IpAddr) {
+        let told = self.hooks.told.remove(&vip).unwrap_or(Told::Follower);
+        if told != Told::Follower {
+            let occasion = Occasion {
+                role: Role::Unknown.to_string(),
+                cause: "no longer configured".to_owned(),
+                ..blank(Kind::BecomeFollower, vip, &self.config, &self.interfaces)
+            };
+            self.hooks.runner.tell(occasion, &self.config.hooks);
+        }
+    }
+
     /// Likewise for the conflicts that were just told.
     pub(super) fn tell_hooks_of_conflicts(&mut self) {
         for conflicts::Told {

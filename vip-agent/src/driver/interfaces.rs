@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use vip_common::abi;
 
 use crate::{
-    config::{self, InterfaceConfig},
+    config::{self, InterfaceConfig, VipConfig},
     dataplane::{Attached, Attachment, Dataplane, DataplaneError, GateSpec},
     election::{Fitness, Gate, Mac},
     net::{self, Link},
@@ -79,6 +79,20 @@ pub(super) struct Interfaces {
 }
 
 impl Interface {
+    /// One that was not looked for yet.
+    fn new(config: &InterfaceConfig) -> Self {
+        Self {
+            config: config.clone(),
+            link: None,
+            held: None,
+            attachment: None,
+            lost: None,
+            unfit: Some(Unfit::Missing(config.name.clone())),
+            unfit_for_ipv6: None,
+            is_router: false,
+        }
+    }
+
     /// Whether the kernel enforces its gates.
     pub fn is_fenced(&self) -> bool {
         self.config.is_fenced()
@@ -215,24 +229,8 @@ impl Interface {
 
 impl Interfaces {
     pub fn new(configs: &[InterfaceConfig]) -> Self {
-        let all = configs
-            .iter()
-            .map(|config| {
-                let unfit = Some(Unfit::Missing(config.name.clone()));
-                Interface {
-                    config: config.clone(),
-                    link: None,
-                    held: None,
-                    attachment: None,
-                    lost: None,
-                    unfit,
-                    unfit_for_ipv6: None,
-                    is_router: false,
-                }
-            })
-            .collect();
         Self {
-            all,
+            all: configs.iter().map(Interface::new).collect(),
             guards: BTreeMap::new(),
             gates: BTreeMap::new(),
         }
@@ -268,9 +266,48 @@ impl Interfaces {
             .map_or_else(|| ifindex.to_string(), |(_, name)| name.clone())
     }
 
-    /// A shared IP is no longer configured, and its gate no longer stands.
-    pub fn forget(&mut self, vip: IpAddr) {
+    /// These are configured from now on. A shared IP that is not among them any more stays on its interface, and
+    /// that with it, until it is [forgotten](Self::forget).
+    pub fn configure(&mut self, configs: &[InterfaceConfig]) {
+        let is_wanted = |vip: &VipConfig| configs.iter().any(|one| one.carries(vip.ip));
+        for interface in &mut self.all {
+            let old = &mut interface.config;
+            old.vips.retain(|vip| !is_wanted(vip));
+            if let Some(new) = configs.iter().find(|new| new.name == old.name) {
+                let retiring = std::mem::take(&mut old.vips);
+                *old = new.clone();
+                old.vips.extend(retiring);
+            }
+        }
+        let known: BTreeSet<String> = self.all.iter().map(|one| one.config.name.clone()).collect();
+        let new = configs.iter().filter(|one| !known.contains(&one.name));
+        self.all.extend(new.map(Interface::new));
+    }
+
+    /// A shared IP is no longer configured, and its gate no longer stands. Whether it was the last of its
+    /// interface, which is let go of then.
+    pub fn forget(&mut self, vip: IpAddr, dataplane: Option<&mut Dataplane>) -> bool {
         self.gates.remove(&vip);
+        for interface in &mut self.all {
+            interface.config.vips.retain(|own| own.ip != vip);
+        }
+        let empty = self.all.extract_if(.., |one| one.config.vips.is_empty());
+        let empty: Vec<Interface> = empty.collect();
+        if let Some(dataplane) = dataplane {
+            let is_held = |ifindex: &u32| self.all.iter().any(|one| one.held == Some(*ifindex));
+            let let_go = empty.iter().filter_map(|one| one.held);
+            for ifindex in let_go.filter(|ifindex| !is_held(ifindex)) {
+                dataplane.forget_interface(ifindex);
+                self.guards.remove(&ifindex);
+            }
+        }
+        for one in &empty {
+            tracing::info!(
+                interface = one.config.name,
+                "let go of: it carries no shared IP any more"
+            );
+        }
+        !empty.is_empty()
     }
 
     /// Takes `links` for what there is: attaches to interfaces that have come, forgets those that

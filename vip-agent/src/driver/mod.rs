@@ -20,6 +20,7 @@ mod hooks;
 mod interfaces;
 mod log;
 mod neighbours;
+mod reload;
 mod sockets;
 mod start;
 mod status;
@@ -30,6 +31,7 @@ mod upkeep;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -41,7 +43,7 @@ use tokio::{
 
 use crate::{
     clock,
-    config::{Config, OnStop},
+    config::{Config, Flags, OnStop},
     dataplane::{self, Dataplane},
     election::{
         Action, BootInstant, DEFEND_INTERVAL, Election, Event, Exit, Fitness, Mac, Report, Stop,
@@ -61,6 +63,8 @@ use health::Checks;
 use hooks::Hooks;
 use interfaces::{Interface, Interfaces};
 use neighbours::Neighbours;
+use reload::Reading;
+pub use reload::{Changes, Reloaded};
 pub use start::run;
 use status::Since;
 use upkeep::Upkeep;
@@ -70,9 +74,20 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(30);
 /// When they could not be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The file, if one was named.
+    pub file: Option<PathBuf>,
+    /// What goes before it.
+    pub flags: Flags,
+}
+
 /// Everything the loop holds.
 struct Driver {
     config: Config,
+    source: Source,
+    readings: mpsc::UnboundedSender<Reading>,
     state: StateDir,
     election: Election,
     store: Store,
@@ -103,6 +118,8 @@ struct Inputs {
     links: LinkMonitor,
     release: Signals,
     hold: Signal,
+    reload: Signal,
+    readings: mpsc::UnboundedReceiver<Reading>,
 }
 
 struct Signals {
@@ -119,6 +136,8 @@ enum Input {
     Checked(Verdict),
     Kernel(Result<vip_common::abi::Event, dataplane::DataplaneError>),
     Status(crate::status::Request),
+    Reload,
+    Read(Reading),
     Time,
 }
 
@@ -151,6 +170,8 @@ impl Inputs {
             Some(verdict) = self.verdicts.recv() => Input::Checked(verdict),
             removed = self.links.changed() => Input::LinksChanged(removed),
             Some(request) = self.status.recv() => Input::Status(request),
+            _ = self.reload.recv() => Input::Reload,
+            Some(reading) = self.readings.recv() => Input::Read(reading),
             event = kernel => Input::Kernel(event),
         }
     }
@@ -196,6 +217,11 @@ impl Driver {
                     let _ = request.send(self.status(&links));
                     None
                 }
+                Input::Reload => {
+                    reload::read(self.source.clone(), None, self.readings.clone());
+                    None
+                }
+                Input::Read(reading) => self.take_in_config(reading).await?,
                 Input::Time => self.on_time().await?,
             };
             if let Some(exit) = exit {
@@ -272,9 +298,15 @@ impl Driver {
             Action::Silence(vip) => self.announcements.end(vip),
             Action::Probe(vip) => self.announcements.probe(vip, &self.interfaces),
             Action::Forget(vip) => {
-                self.interfaces.forget(vip);
+                self.tell_hooks_of_the_end_of(vip);
                 if let Some(dataplane) = &mut self.dataplane {
                     dataplane.remove_gate(vip)?;
+                }
+                self.neighbours.forget(vip);
+                self.told.remove(&vip);
+                if self.interfaces.forget(vip, self.dataplane.as_mut()) {
+                    // What carried shared IPs may be one to guard now.
+                    self.since.look_again_at = clock::boot_now();
                 }
             }
             Action::Remember(lease) => self.remember(lease),
@@ -399,7 +431,7 @@ impl Driver {
     }
 }
 
-fn signals() -> std::io::Result<(Signals, Signal)> {
+fn signals() -> std::io::Result<(Signals, Signal, Signal)> {
     let terminate = signal(SignalKind::terminate())?;
     let interrupt = signal(SignalKind::interrupt())?;
     Ok((
@@ -408,5 +440,6 @@ fn signals() -> std::io::Result<(Signals, Signal)> {
             interrupt,
         },
         signal(SignalKind::user_defined1())?,
+        signal(SignalKind::hangup())?,
     ))
 }

@@ -59,6 +59,12 @@ impl Neighbours {
         }
     }
 
+    /// It is no longer configured. What the kernel knows of it goes with time.
+    pub fn forget(&mut self, vip: IpAddr) {
+        self.owners.remove(&vip);
+        self.told.remove(&vip);
+    }
+
     /// Tells the kernel what it does not know yet. It forgets all of a link that goes down, and of IPv6
     /// where that is switched off.
     pub fn look_at(&mut self, interfaces: &Interfaces) {

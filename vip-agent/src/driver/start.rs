@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use super::{
-    Driver, Inputs, Since, Upkeep,
+    Driver, Inputs, Since, Source, Upkeep,
     addresses::{Addresses, longest_lifetime},
     advice::Advice,
     announcements::Announcements,
@@ -22,7 +22,7 @@ use crate::{
     cleanup::{Cleaned, clean_up_pins},
     config::{Config, InterfaceConfig, OnConflict, VipConfig},
     dataplane::{Dataplane, GateSpec},
-    election::{BootInstant, Election, Exit, Inheritance, Settings, VipSettings},
+    election::{BootInstant, Election, Exit, Inheritance, Policy, Settings, VipSettings},
     net::{self, AddressManager, Announcer, LinkMonitor, NeighbourManager},
     state::{self, StateDir},
     status,
@@ -30,11 +30,13 @@ use crate::{
 };
 
 /// Runs an agent until it is told to stop.
-pub async fn run(config: Config, ebpf_log: bool) -> anyhow::Result<()> {
+///
+/// `source`: where it finds another configuration when it is told to.
+pub async fn run(config: Config, source: Source, ebpf_log: bool) -> anyhow::Result<()> {
     let state_dir = config.state_dir.clone();
     let state = StateDir::open(&state_dir)?;
     let goes_on = state.lease().is_some();
-    let (mut driver, mut inputs) = match prepare(config, state, ebpf_log).await {
+    let (mut driver, mut inputs) = match prepare(config, source, state, ebpf_log).await {
         Ok(prepared) => prepared,
         Err(error) => {
             // A start that came to nothing leaves nothing, unless it is for the next to go on with.
@@ -62,13 +64,15 @@ pub async fn run(config: Config, ebpf_log: bool) -> anyhow::Result<()> {
 /// Everything that the loop holds and waits for. What touches the kernel comes last.
 async fn prepare(
     config: Config,
+    source: Source,
     state: StateDir,
     ebpf_log: bool,
 ) -> anyhow::Result<(Driver, Inputs)> {
-    let (release, hold) = signals().context("signals cannot be awaited")?;
+    let (release, hold, reload) = signals().context("signals cannot be awaited")?;
     let (store_sender, store_events) = mpsc::unbounded_channel();
     let (address_sender, address_events) = mpsc::unbounded_channel();
     let (verdict_sender, verdicts) = mpsc::unbounded_channel();
+    let (reading_sender, readings) = mpsc::unbounded_channel();
     let (status_sender, status_requests) = mpsc::channel(8);
     let links = LinkMonitor::open().context("changes of the interfaces cannot be watched")?;
     let manager = AddressManager::open().context("addresses cannot be managed")?;
@@ -100,6 +104,8 @@ async fn prepare(
         links,
         release,
         hold,
+        reload,
+        readings,
     };
     let driver = Driver {
         hooks: Hooks::inherit(inheritance.open_gates.keys().copied()),
@@ -120,11 +126,19 @@ async fn prepare(
         interfaces,
         state,
         config,
+        source,
+        readings: reading_sender,
     };
     Ok((driver, inputs))
 }
 
 fn settings(config: &Config, state: &StateDir) -> Settings {
+    let Policy {
+        yields,
+        preempt,
+        rebalance,
+        when_all_unfit,
+    } = policy(config);
     let hostname = nix::unistd::gethostname();
     Settings {
         node: config.node.clone(),
@@ -135,6 +149,16 @@ fn settings(config: &Config, state: &StateDir) -> Settings {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ttl: config.lease_ttl,
         vips: vip_settings(&config.interfaces),
+        yields,
+        preempt,
+        rebalance,
+        when_all_unfit,
+    }
+}
+
+/// What the election is to know that is no single shared IP's.
+pub(super) fn policy(config: &Config) -> Policy {
+    Policy {
         yields: config.on_conflict == OnConflict::Yield,
         preempt: config.preempt,
         rebalance: config.rebalance,

@@ -2,9 +2,28 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{Action, Election, Vip, VipSettings};
+use super::{Action, Election, Policy, Vip, VipSettings};
 
 impl Election {
+    /// What follows from it follows when it is next looked at who should have what.
+    pub(super) fn take_in_policy(&mut self, policy: Policy) {
+        let Policy {
+            yields,
+            preempt,
+            rebalance,
+            when_all_unfit,
+        } = policy;
+        self.settings.yields = yields;
+        self.settings.preempt = preempt;
+        self.settings.rebalance = rebalance;
+        self.settings.when_all_unfit = when_all_unfit;
+        for (ip, vip) in &mut self.vips {
+            if let Some(one) = self.settings.vips.get(ip) {
+                vip.conduct = self.settings.conduct(one);
+            }
+        }
+    }
+
     /// These are all from now on. What is new is learnt by a full read; what is gone is given up first.
     pub(super) fn take_in_configuration(&mut self, vips: BTreeMap<IpAddr, VipSettings>) {
         self.drop_handovers();

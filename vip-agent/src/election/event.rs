@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::{
-    VipSettings,
+    Policy, VipSettings,
     record::{DrainRecord, Keyed, LeaseId, Mac, MemberRecord, OwnerRecord},
     time::BootInstant,
 };
@@ -232,6 +232,8 @@ pub enum Event {
         /// The node.
         to: String,
     },
+    /// How this node goes about all of them from now on.
+    Policy(Policy),
     /// These are the shared IPs from now on, all of them.
     Configure(BTreeMap<IpAddr, VipSettings>),
     /// A machine with this MAC claims a shared IP on the interface that carries it. It was heard while

@@ -90,6 +90,19 @@ pub struct Settings {
     pub when_all_unfit: WhenAllUnfit,
 }
 
+/// What may change of [`Settings`] that is no single shared IP's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// [`Settings::yields`]
+    pub yields: bool,
+    /// [`Settings::preempt`]
+    pub preempt: Option<Duration>,
+    /// [`Settings::rebalance`]
+    pub rebalance: Option<Duration>,
+    /// [`Settings::when_all_unfit`]
+    pub when_all_unfit: WhenAllUnfit,
+}
+
 /// What the election is to know of a shared IP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipSettings {
@@ -355,6 +368,7 @@ impl Election {
                 self.offers_otherwise = true;
             }
             Event::Ask { vip, to } => self.take_in_ask(vip, to),
+            Event::Policy(policy) => self.take_in_policy(policy),
             Event::Configure(vips) => self.take_in_configuration(vips),
             Event::Conflict { vip, mac } => self.take_in_conflict(vip, mac),
             Event::Stop(Stop::Hold) => {
@@ -630,7 +644,7 @@ fn describe(event: &Event) -> String {
         Event::AddressRemoved(_) => "address removed".to_owned(),
         Event::Fitness(_, fitness) => fitness.why_not().unwrap_or("fit").to_owned(),
         Event::Ask { to, .. } => format!("asked to go to {to}"),
-        Event::Configure(_) => "configured anew".to_owned(),
+        Event::Policy(_) | Event::Configure(_) => "configured anew".to_owned(),
         Event::Conflict { .. } => "claimed by another machine".to_owned(),
         Event::Stop(Stop::Release) => "asked to stop".to_owned(),
         Event::Stop(Stop::Hold) => "asked to hold".to_owned(),
