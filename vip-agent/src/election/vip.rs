@@ -419,6 +419,7 @@ impl Vip {
     fn is_wanted(&self, around: &Surroundings<'_>) -> bool {
         self.is_on(around.lease.map(|(id, _)| id))
             && !around.stopping
+            && !around.gives_up
             && self.given_up != Some(self.epoch())
             && self.mac().is_some()
             && around.now >= self.shunned_until

@@ -1,6 +1,7 @@
 //! Transitions, one sentence a test. A little rig stands in for the kernel and for netlink (they do
 //! at once what they are told); etcd's answers are given by hand.
 
+mod configuration;
 mod conflict;
 mod doubt;
 mod transitions;
@@ -153,7 +154,10 @@ impl Rig {
 
     fn tell(&mut self, event: Event) {
         let mut events = std::collections::VecDeque::from([event]);
+        let mut rounds = 0;
         while let Some(event) = events.pop_front() {
+            rounds += 1;
+            assert!(rounds < 1000, "it goes round in circles: {event:?}");
             for action in self.election.handle(at_ms(self.now_ms), event) {
                 match &action {
                     Action::SetGate(ip, _) => events.push_back(Event::GateSet(*ip)),
