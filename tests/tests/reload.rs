@@ -122,8 +122,8 @@ fn a_bad_new_configuration_is_refused_and_the_old_one_goes_on() -> Result<()> {
                 "only a restart can change node; dataplane of interface eth0",
             ),
             (
-                good.replace("10.77.0.100", "10.77.0.1"),
-                "vip 10.77.0.1 is the interface's own address",
+                good.replace("fd77::1000", "fd77::1"),
+                "vip fd77::1 is the interface's own address",
             ),
             (String::new(), "etcd.endpoints: there is none"),
             (
