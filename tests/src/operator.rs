@@ -90,10 +90,12 @@ impl Bed {
         self.type_at(index, &["undrain"])
     }
 
-    /// `vip-agent members --json` at a node.
+    /// The nodes of `vip-agent members --json` at a node.
     pub fn members(&self, at: usize) -> Result<Value> {
         let text = self.type_at(at, &["members", "--json"])?.good()?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("`vip-agent members --json` printed {text}"))
+        let document: Value = serde_json::from_str(&text)
+            .with_context(|| format!("`vip-agent members --json` printed {text}"))?;
+        let members = document.get("members").cloned();
+        members.with_context(|| format!("`vip-agent members --json` printed {text}"))
     }
 }

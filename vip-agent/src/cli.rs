@@ -1,5 +1,7 @@
 //! The command line.
 
+mod ask;
+
 use std::{
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
@@ -16,8 +18,8 @@ use crate::{
         one_line,
     },
     driver::{self, Source},
-    status,
 };
+use ask::Ask;
 
 /// Of configuration errors; clap uses it for its own.
 const EXIT_CONFIG: u8 = 2;
@@ -47,14 +49,8 @@ enum Command {
         #[arg(long)]
         ebpf_log: bool,
     },
-    /// Show how the agent on this machine is
-    Status {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        place: AgentPlace,
-    },
+    #[command(flatten)]
+    Ask(Ask),
     /// Take away programs, maps and addresses that a dead agent left
     Cleanup {
         #[command(flatten)]
@@ -125,23 +121,13 @@ fn act(command: Command) -> anyhow::Result<()> {
             let config = Config::load(source.file.as_deref(), &source.flags)?;
             block_on(driver::run(config, source, ebpf_log))
         }
-        Command::Status { json, place } => {
-            let Place {
-                state_dir, bpf_dir, ..
-            } = place.find()?;
-            let status = status::ask(&state_dir, &bpf_dir)?;
-            let text = if json {
-                serde_json::to_string_pretty(&status)? + "\n"
-            } else {
-                status::render(&status)
-            };
-            print(&text)
-        }
+        Command::Ask(ask) => ask.act(),
         Command::Cleanup { place } => {
             let Place {
                 state_dir,
                 bpf_dir,
                 interfaces,
+                ..
             } = place.find()?;
             config::check_bpf_dir(&bpf_dir)
                 .map_err(|why| ConfigError::new(format!("bpf-dir {}: {why}", bpf_dir.display())))?;
@@ -170,11 +156,22 @@ struct Place {
     state_dir: PathBuf,
     bpf_dir: PathBuf,
     interfaces: Vec<InterfaceConfig>,
+    /// What was given of these on the command line, to be given again: empty, or ` --config FILE`, ….
+    flags: String,
 }
 
 impl AgentPlace {
     /// What the flags leave out the configuration says, and what that leaves out has a default.
     fn find(self) -> Result<Place, ConfigError> {
+        let given = [
+            ("config", &self.config),
+            ("state-dir", &self.state_dir),
+            ("bpf-dir", &self.bpf_dir),
+        ];
+        let given = given.map(|(flag, path)| match path {
+            Some(path) => format!(" --{flag} {}", path.display()),
+            None => String::new(),
+        });
         let config = self
             .config
             .map(|file| Config::load(Some(&file), &Flags::default()))
@@ -187,6 +184,7 @@ impl AgentPlace {
             state_dir: self.state_dir.unwrap_or(state_dir),
             bpf_dir: self.bpf_dir.unwrap_or(bpf_dir),
             interfaces,
+            flags: given.concat(),
         })
     }
 }
@@ -267,7 +265,20 @@ mod tests {
 
     #[test]
     fn what_is_no_command_line_gets_exit_code_2() {
-        for line in ["", "run --vip 10.0.0.7", "run --on-stop panic", "status x"] {
+        for line in [
+            "",
+            "run --vip 10.0.0.7",
+            "run --on-stop panic",
+            "status x",
+            "transfer 10.0.0.7",
+            "transfer 10.0.0 --to cp-2",
+            "transfer 10.0.0.7 --to cp-2 --timeout 5",
+            "drain cp-1",
+            "drain --node a/b",
+            "drain --timeout 5s",
+            "undrain --wait",
+            "members cp-1",
+        ] {
             let words = ["vip-agent"].into_iter().chain(line.split_whitespace());
             let error = Cli::try_parse_from(words).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

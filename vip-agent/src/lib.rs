@@ -4,6 +4,7 @@ pub mod cleanup;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod dataplane;
 pub mod driver;
 pub mod election;

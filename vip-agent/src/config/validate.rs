@@ -109,14 +109,19 @@ pub(super) fn node(written: Option<Written>) -> Result<String, ConfigError> {
             }
         }
     };
+    check_node(&value).map_err(|why| ConfigError::at(&place, why))?;
+    Ok(value)
+}
+
+/// Whether a node can go by this name.
+pub fn check_node(name: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if value.is_empty() || value.len() > 253 || !value.chars().all(fits) {
-        return Err(ConfigError::at(
-            &place,
-            format!("`{value}` is no node name; write 1 to 253 letters, digits, `.`, `_` or `-`"),
+    if name.is_empty() || name.len() > 253 || !name.chars().all(fits) {
+        return Err(format!(
+            "`{name}` is no node name; write 1 to 253 letters, digits, `.`, `_` or `-`"
         ));
     }
-    Ok(value)
+    Ok(())
 }
 
 pub(super) fn interface(

@@ -2,7 +2,7 @@
 //!
 //! One turn of it:
 //! 1. wait for the first of: a signal, an answer from etcd or netlink, a change of the
-//!    interfaces, a verdict of a health check, an event of the kernel program, a question for the status, a time that has come;
+//!    interfaces, a verdict of a health check, an event of the kernel program, a request of a person, a time that has come;
 //! 2. make an event of it, and hand that to the election;
 //! 3. do the actions in their order; what is done on the spot (kernel maps) answers at once,
 //!    the rest is sent off and answers in a later turn.
@@ -14,11 +14,13 @@ mod addresses;
 mod advice;
 mod announcements;
 mod conflicts;
+mod control;
 mod duplicates;
 mod health;
 mod hooks;
 mod interfaces;
 mod log;
+mod members;
 mod neighbours;
 mod reload;
 mod sockets;
@@ -44,6 +46,7 @@ use tokio::{
 use crate::{
     clock,
     config::{Config, Flags, OnStop},
+    control::Asked,
     dataplane::{self, Dataplane},
     election::{
         Action, BootInstant, DEFEND_INTERVAL, Election, Event, Exit, Fitness, Mac, Report, Stop,
@@ -58,6 +61,7 @@ use addresses::{Addresses, Answer, Outcome};
 use advice::Advice;
 use announcements::Announcements;
 use conflicts::Conflicts;
+use control::{Errands, Written};
 use duplicates::Duplicates;
 use health::Checks;
 use hooks::Hooks;
@@ -96,6 +100,7 @@ struct Driver {
     addresses: Addresses,
     announcements: Announcements,
     conflicts: Conflicts,
+    errands: Errands,
     hooks: Hooks,
     since: Since,
     upkeep: Upkeep,
@@ -113,8 +118,9 @@ struct Driver {
 struct Inputs {
     store: mpsc::UnboundedReceiver<StoreEvent>,
     addresses: mpsc::UnboundedReceiver<Answer>,
-    status: mpsc::Receiver<crate::status::Request>,
     verdicts: mpsc::UnboundedReceiver<Verdict>,
+    control: mpsc::Receiver<Asked>,
+    written: mpsc::UnboundedReceiver<Written>,
     links: LinkMonitor,
     release: Signals,
     hold: Signal,
@@ -135,7 +141,8 @@ enum Input {
     LinksChanged(Vec<Removed>),
     Checked(Verdict),
     Kernel(Result<vip_common::abi::Event, dataplane::DataplaneError>),
-    Status(crate::status::Request),
+    Asked(Asked),
+    Written(Written),
     Reload,
     Read(Reading),
     Time,
@@ -169,7 +176,8 @@ impl Inputs {
             () = tokio::time::sleep(wake) => Input::Time,
             Some(verdict) = self.verdicts.recv() => Input::Checked(verdict),
             removed = self.links.changed() => Input::LinksChanged(removed),
-            Some(request) = self.status.recv() => Input::Status(request),
+            Some(written) = self.written.recv() => Input::Written(written),
+            Some(asked) = self.control.recv() => Input::Asked(asked),
             _ = self.reload.recv() => Input::Reload,
             Some(reading) = self.readings.recv() => Input::Read(reading),
             event = kernel => Input::Kernel(event),
@@ -211,10 +219,9 @@ impl Driver {
                     self.tell_fitness()?
                 }
                 Input::Kernel(event) => self.take_in_kernel_event(event)?,
-                Input::Status(request) => {
-                    let links = net::links().await.unwrap_or_default();
-                    // Who asked may have left.
-                    let _ = request.send(self.status(&links));
+                Input::Asked(asked) => self.take_in_request(asked).await?,
+                Input::Written(written) => {
+                    self.errands.take_in(written);
                     None
                 }
                 Input::Reload => {
@@ -225,6 +232,9 @@ impl Driver {
                 Input::Time => self.on_time().await?,
             };
             if let Some(exit) = exit {
+                return Ok(exit);
+            }
+            if let Some(exit) = self.look_at_errands()? {
                 return Ok(exit);
             }
         }
@@ -320,6 +330,7 @@ impl Driver {
                     self.answer_conflict(vip, response.into());
                 }
                 self.since.note(&report);
+                self.errands.note(&report);
             }
             other => unreachable!("{other:?} is the store's or the loop's"),
         }
@@ -420,6 +431,7 @@ impl Driver {
             self.election.next_timeout(),
             self.announcements.next_due(),
             self.addresses.next_due(),
+            self.errands.next_due(),
             Some(self.since.look_again_at),
             Some(self.upkeep.due),
         ];

@@ -11,6 +11,7 @@ use super::{
     advice::Advice,
     announcements::Announcements,
     conflicts::Conflicts,
+    control::Errands,
     duplicates::Duplicates,
     health::Checks,
     hooks::Hooks,
@@ -21,11 +22,11 @@ use super::{
 use crate::{
     cleanup::{Cleaned, clean_up_pins},
     config::{Config, InterfaceConfig, OnConflict, VipConfig},
+    control,
     dataplane::{Dataplane, GateSpec},
     election::{BootInstant, Election, Exit, Inheritance, Policy, Settings, VipSettings},
     net::{self, AddressManager, Announcer, LinkMonitor, NeighbourManager},
     state::{self, StateDir},
-    status,
     store::Store,
 };
 
@@ -73,12 +74,13 @@ async fn prepare(
     let (address_sender, address_events) = mpsc::unbounded_channel();
     let (verdict_sender, verdicts) = mpsc::unbounded_channel();
     let (reading_sender, readings) = mpsc::unbounded_channel();
-    let (status_sender, status_requests) = mpsc::channel(8);
+    let (control_sender, control) = mpsc::channel(8);
+    let (written_sender, written) = mpsc::unbounded_channel();
     let links = LinkMonitor::open().context("changes of the interfaces cannot be watched")?;
     let manager = AddressManager::open().context("addresses cannot be managed")?;
     let neighbours = NeighbourManager::open().context("neighbours cannot be told of")?;
     let announcer = Announcer::open()?;
-    status::serve(&state.socket(), status_sender)
+    control::serve(&state.socket(), control_sender)
         .with_context(|| state.socket().display().to_string())?;
     let mut dataplane = open_dataplane(&config, ebpf_log).await?;
     let mut interfaces = Interfaces::new(&config.interfaces);
@@ -99,8 +101,9 @@ async fn prepare(
     let inputs = Inputs {
         store: store_events,
         addresses: address_events,
-        status: status_requests,
         verdicts,
+        control,
+        written,
         links,
         release,
         hold,
@@ -115,6 +118,7 @@ async fn prepare(
         addresses,
         announcements: Announcements::new(announcer),
         conflicts: Conflicts::default(),
+        errands: Errands::new(written_sender),
         since: Since::now(),
         upkeep: Upkeep::new(),
         advice: Advice::default(),

@@ -234,6 +234,8 @@ pub enum Event {
     },
     /// How this node goes about all of them from now on.
     Policy(Policy),
+    /// Who asked for this shared IP to go somewhere does so no more. What has begun goes on.
+    Unask(IpAddr),
     /// These are the shared IPs from now on, all of them.
     Configure(BTreeMap<IpAddr, VipSettings>),
     /// A machine with this MAC claims a shared IP on the interface that carries it. It was heard while

@@ -61,7 +61,7 @@ struct HandOver {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// The successor is named, and not ready yet.
     Waiting,
     /// The gates are being shut.
@@ -82,6 +82,17 @@ impl HandOvers {
     /// To whom a unit is being handed over.
     pub fn heir(&self, unit: UnitId) -> Option<&str> {
         self.running.get(&unit).map(|one| &*one.to)
+    }
+
+    /// To whom, why, and how far.
+    pub fn of(&self, unit: UnitId) -> Option<(&str, Why, Stage)> {
+        let one = self.running.get(&unit)?;
+        Some((&one.to, one.why, one.stage))
+    }
+
+    /// What was asked of this node for a shared IP.
+    pub fn asked_of_us(&self, vip: IpAddr) -> Option<(&str, BootInstant)> {
+        self.asks.get(&vip).map(|(to, until)| (&**to, *until))
     }
 
     pub fn forget_all(&mut self) {
@@ -122,6 +133,11 @@ impl Election {
     /// Somebody wants the unit of `vip` to go to `to`.
     pub(super) fn take_in_ask(&mut self, vip: IpAddr, to: String) {
         self.handovers.asks.insert(vip, (to, self.now + ASK_LASTS));
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn withdraw_ask(&mut self, vip: IpAddr) {
+        self.handovers.asks.remove(&vip);
     }
 
     /// What this node asks of the owners of what it does not own itself.

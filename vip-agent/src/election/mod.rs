@@ -20,6 +20,7 @@
 //! - a vacancy is claimed at once only by who saw it arise.
 
 mod action;
+mod cluster;
 mod configuration;
 mod conflict;
 mod event;
@@ -46,6 +47,7 @@ use std::{
 };
 
 pub use action::{Action, Exit, Gate, Progress, Report, Response, Role, Why};
+pub use cluster::{AskRefused, Candidate, Obstacle, OwnerView, Passage, Passing, UnitView};
 pub use conflict::DEFEND_INTERVAL;
 pub use event::{Change, Event, Fitness, Outcome, RoundId, Snapshot, Stop};
 pub use record::{
@@ -369,6 +371,7 @@ impl Election {
             }
             Event::Ask { vip, to } => self.take_in_ask(vip, to),
             Event::Policy(policy) => self.take_in_policy(policy),
+            Event::Unask(vip) => self.withdraw_ask(vip),
             Event::Configure(vips) => self.take_in_configuration(vips),
             Event::Conflict { vip, mac } => self.take_in_conflict(vip, mac),
             Event::Stop(Stop::Hold) => {
@@ -644,6 +647,7 @@ fn describe(event: &Event) -> String {
         Event::AddressRemoved(_) => "address removed".to_owned(),
         Event::Fitness(_, fitness) => fitness.why_not().unwrap_or("fit").to_owned(),
         Event::Ask { to, .. } => format!("asked to go to {to}"),
+        Event::Unask(_) => "asked for no longer".to_owned(),
         Event::Policy(_) | Event::Configure(_) => "configured anew".to_owned(),
         Event::Conflict { .. } => "claimed by another machine".to_owned(),
         Event::Stop(Stop::Release) => "asked to stop".to_owned(),

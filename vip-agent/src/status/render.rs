@@ -7,7 +7,7 @@ use super::report::{
 };
 
 /// A few lines of text: the node, what it waits for, its interfaces, its shared IPs.
-pub fn render(status: &Status) -> String {
+pub fn render(status: &Status, _shows_all: bool) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write(&mut text, status);
