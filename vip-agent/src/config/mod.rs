@@ -23,6 +23,7 @@ pub use error::{ConfigError, Place, one_line};
 use file::{FileConfig, FileHooks, Text};
 pub use hooks::Hooks;
 use hooks::WrittenHooks;
+pub use placement::LARGEST_GROUP;
 pub use validate::{
     advice_on_subnet, check_against_other, check_against_subnet, check_bpf_dir, check_node,
 };

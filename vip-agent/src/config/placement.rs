@@ -7,6 +7,9 @@ use super::{ConfigError, VipConfig, WhenAllUnfit, Written, validate::choice};
 /// Shorter times would only say "at once", which a member that has just come up cannot mean.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);
 
+/// Shared IPs in one group: their keys change in one transaction, whose size etcd limits.
+pub const LARGEST_GROUP: usize = 60;
+
 pub(super) fn priority(written: Option<Written>) -> Result<u8, ConfigError> {
     let Some(Written { value, place }) = written else {
         return Ok(VipConfig::DEFAULT_PRIORITY);
@@ -37,16 +40,18 @@ pub(super) fn group(written: Option<Written>) -> Result<Option<String>, ConfigEr
     Err(ConfigError::at(&place, format!("group `{value}`: {why}")))
 }
 
-/// One priority for all of a group: they move as one.
+/// One priority for all of a group, and not too many: they move as one.
 pub(super) fn agree_in_groups<'a>(
     vips: impl Iterator<Item = &'a Written<VipConfig>>,
 ) -> Result<(), ConfigError> {
-    let mut groups: BTreeMap<&str, &Written<VipConfig>> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, Vec<&Written<VipConfig>>> = BTreeMap::new();
     for vip in vips {
         let Some(group) = vip.value.group.as_deref() else {
             continue;
         };
-        let first = *groups.entry(group).or_insert(vip);
+        let members = groups.entry(group).or_default();
+        members.push(vip);
+        let first = members[0];
         if first.value.priority != vip.value.priority {
             return Err(ConfigError::at(
                 &vip.place,
@@ -58,6 +63,18 @@ pub(super) fn agree_in_groups<'a>(
                     first.value.ip,
                     first.place,
                     first.value.priority,
+                ),
+            ));
+        }
+    }
+    for (group, members) in groups {
+        if let Some(excess) = members.get(LARGEST_GROUP) {
+            return Err(ConfigError::at(
+                &excess.place,
+                format!(
+                    "group `{group}` has {} shared IPs; {LARGEST_GROUP} is the most that etcd can move as one, so \
+                     make it several groups",
+                    members.len(),
                 ),
             ));
         }

@@ -704,6 +704,25 @@ fn when_shared_ips_move_and_what_is_run_then_is_read() {
 }
 
 #[test]
+fn a_group_that_is_too_large_is_refused_at_the_first_that_is_too_many() {
+    let group_of = |size: usize| {
+        let vips = (0..size).map(|at| format!("{{ ip: 10.0.1.{at}, group: web }}"));
+        let vips = vips.collect::<Vec<_>>().join(",\n");
+        read(&GOOD.replacen("vip: { ip: 10.0.0.100 }", &format!("vips: [\n{vips}]"), 1))
+    };
+    group_of(LARGEST_GROUP).expect("it is good");
+    let error = group_of(LARGEST_GROUP + 2).expect_err("it is too large");
+    let place = format!("a.yaml:{}:", 8 + LARGEST_GROUP);
+    assert!(error.to_string().starts_with(&place), "{error}");
+    assert!(
+        error.to_string().ends_with(
+            "group `web` has 62 shared IPs; 60 is the most that etcd can move as one, so make it several groups"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
 fn where_a_shared_ip_should_be_is_read() {
     let good = GOOD.replacen(
         "vip: { ip: 10.0.0.100 }",

@@ -253,6 +253,7 @@ impl Driver {
                 events.extend(self.perform(action)?);
             }
         }
+        self.store.flush();
         Ok(exit)
     }
 

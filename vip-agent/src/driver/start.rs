@@ -114,7 +114,7 @@ async fn prepare(
         hooks: Hooks::inherit(inheritance.open_gates.keys().copied()),
         inherited: inheritance.open_gates.keys().copied().collect(),
         election: Election::new(settings(&config, &state), inheritance),
-        store: Store::new(&config.etcd, config.lease_ttl, store_sender),
+        store: Store::new(&config.etcd, &config.node, config.lease_ttl, store_sender),
         addresses,
         announcements: Announcements::new(announcer),
         conflicts: Conflicts::default(),

@@ -4,7 +4,13 @@
 //! that is safe to ask twice is asked of the next endpoint too when the first is slow to answer;
 //! whichever answers is asked first from then on.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use etcd_client::Client;
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -25,6 +31,21 @@ pub(super) enum Ask {
     Hedged,
 }
 
+/// A connection to an endpoint. Another one to the same endpoint is not equal to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connection {
+    /// The endpoint's.
+    pub index: usize,
+    serial: u64,
+}
+
+#[cfg(test)]
+impl Connection {
+    pub const fn of_test(index: usize, serial: u64) -> Self {
+        Self { index, serial }
+    }
+}
+
 /// How etcd has been answering.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -41,7 +62,9 @@ pub(super) struct Endpoints {
     connector: Connector,
     /// Silence after which a hedged question goes to the next endpoint as well.
     hedge_after: Duration,
-    clients: Vec<Mutex<Option<Client>>>,
+    clients: Vec<Mutex<Option<(Connection, Client)>>>,
+    /// How many connections were made.
+    made: AtomicU64,
     /// The endpoint that is asked first: the one that answered last.
     first: watch::Sender<usize>,
     outage: Mutex<Outage>,
@@ -52,6 +75,7 @@ impl Endpoints {
         Self {
             hedge_after: ttl / 12,
             clients: config.endpoints.iter().map(|_| Mutex::new(None)).collect(),
+            made: AtomicU64::new(0),
             first: watch::Sender::new(0),
             outage: Mutex::new(Outage::new(config.endpoints.len(), ttl / 6)),
             connector: Connector::new(config),
@@ -69,12 +93,12 @@ impl Endpoints {
     }
 
     /// Asks `question` of the first endpoint, and of the others as `ask` allows, until one answers
-    /// or `patience` runs out. The question is given the endpoint's index and a client for it.
+    /// or `patience` runs out. The question is given a connection, and the client for it.
     pub async fn ask<T>(
         &self,
         ask: Ask,
         patience: Duration,
-        question: impl AsyncFn(usize, Client) -> Result<T, etcd_client::Error>,
+        question: impl AsyncFn(Connection, Client) -> Result<T, etcd_client::Error>,
     ) -> Result<T, StoreError> {
         let deadline = Instant::now() + patience;
         let count = self.clients.len();
@@ -129,15 +153,28 @@ impl Endpoints {
             tracing::warn!(endpoints = ?self.urls, error, "etcd is unavailable");
         }
         *lock(&self.clients[index]) = None;
-        // Unless another one answers first by now.
-        if *self.first.borrow() == index {
-            self.prefer((index + 1) % self.clients.len());
-        }
+        // It is told of also where there is no other to ask first.
+        self.first.send_modify(|first| {
+            // Unless another one answers first by now.
+            if *first == index {
+                *first = (index + 1) % self.clients.len();
+            }
+        });
     }
 
-    /// Tells when another endpoint is asked first than before.
-    pub fn preference(&self) -> watch::Receiver<usize> {
-        self.first.subscribe()
+    /// Waits until this connection is no longer the one to use: another endpoint is asked first, or it
+    /// was given up. Returns the endpoint that is asked first now.
+    pub async fn left(&self, connection: Connection) -> usize {
+        let mut preference = self.first.subscribe();
+        let is_left = |first: &usize| *first != connection.index || !self.is_in_use(connection);
+        // The sender lives as long as we do.
+        let left = preference.wait_for(is_left).await;
+        left.map_or(connection.index, |first| *first)
+    }
+
+    fn is_in_use(&self, connection: Connection) -> bool {
+        let standing = lock(&self.clients[connection.index]);
+        standing.as_ref().is_some_and(|(one, _)| *one == connection)
     }
 
     pub fn url(&self, index: usize) -> &str {
@@ -175,12 +212,12 @@ impl Endpoints {
         index: usize,
         deadline: Instant,
         patience: Duration,
-        question: &impl AsyncFn(usize, Client) -> Result<T, etcd_client::Error>,
+        question: &impl AsyncFn(Connection, Client) -> Result<T, etcd_client::Error>,
     ) -> (usize, Result<T, StoreError>) {
         let url = self.url(index);
         let asked = timeout_at(deadline, async {
-            let client = self.client(index).await?;
-            question(index, client)
+            let (connection, client) = self.client(index).await?;
+            question(connection, client)
                 .await
                 .map_err(|error| StoreError::client(url, error))
         });
@@ -190,13 +227,15 @@ impl Endpoints {
         (index, answer)
     }
 
-    async fn client(&self, index: usize) -> Result<Client, StoreError> {
+    async fn client(&self, index: usize) -> Result<(Connection, Client), StoreError> {
         let standing = lock(&self.clients[index]).clone();
-        if let Some(client) = standing {
-            return Ok(client);
+        if let Some(standing) = standing {
+            return Ok(standing);
         }
         let client = self.connector.connect(self.url(index)).await?;
-        *lock(&self.clients[index]) = Some(client.clone());
-        Ok(client)
+        let serial = self.made.fetch_add(1, Ordering::Relaxed);
+        let made = (Connection { index, serial }, client);
+        *lock(&self.clients[index]) = Some(made.clone());
+        Ok(made)
     }
 }

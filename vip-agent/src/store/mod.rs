@@ -8,7 +8,9 @@ mod drains;
 mod endpoints;
 mod error;
 mod keys;
+mod known;
 mod outage;
+mod owners;
 mod records;
 mod renew;
 mod requests;
@@ -39,6 +41,8 @@ pub use endpoints::Health;
 use endpoints::{Ask, Endpoints};
 pub use error::StoreError;
 use keys::Keys;
+use known::Basis;
+use owners::Unit;
 use renew::RenewalStreams;
 
 /// How often a refusal that stays the same is told.
@@ -57,12 +61,17 @@ pub enum StoreEvent {
 pub struct Store {
     shared: Rc<Shared>,
     watch: Option<AbortHandle>,
+    /// What [`Store::flush`] sends off.
+    gathered: Vec<Unit>,
 }
 
 /// What the tasks of requests share.
 struct Shared {
     keys: Keys,
+    /// Our member key.
+    own: String,
     endpoints: Endpoints,
+    basis: Basis,
     renewals: RenewalStreams,
     events: UnboundedSender<StoreEvent>,
     ttl: Duration,
@@ -72,16 +81,23 @@ struct Shared {
 }
 
 impl Store {
-    /// The cluster of `config`; nothing is sent yet. `ttl`, the lease's, sets how long one request
-    /// may take. Answers go to `events`.
-    pub fn new(config: &EtcdConfig, ttl: Duration, events: UnboundedSender<StoreEvent>) -> Self {
+    /// The cluster of `config`, for the agent of `node`; nothing is sent yet. `ttl`, the lease's, sets
+    /// how long one request may take. Answers go to `events`.
+    pub fn new(
+        config: &EtcdConfig,
+        node: &str,
+        ttl: Duration,
+        events: UnboundedSender<StoreEvent>,
+    ) -> Self {
         let endpoints = Endpoints::new(config, ttl);
         let renewals = RenewalStreams::new(config.endpoints.len());
         let keys = Keys::new(&config.prefix);
         Self {
             shared: Rc::new(Shared {
+                own: keys.member(node),
                 keys,
                 endpoints,
+                basis: Basis::default(),
                 renewals,
                 events,
                 ttl,
@@ -89,6 +105,7 @@ impl Store {
                 asked_version: Cell::new(false),
             }),
             watch: None,
+            gathered: Vec::new(),
         }
     }
 
@@ -97,7 +114,8 @@ impl Store {
         self.shared.endpoints.health()
     }
 
-    /// Sends off what `action` asks of etcd. Returns it if it is none of the store's.
+    /// Sends off what `action` asks of etcd, or gathers it: changes of owner keys go with the next
+    /// [`flush`](Self::flush). Returns it if it is none of the store's.
     pub fn request(&mut self, action: Action) -> Option<Action> {
         let shared = Rc::clone(&self.shared);
         match action {
@@ -127,32 +145,41 @@ impl Store {
             } => {
                 spawn(async move { shared.join(lease, record, replacing).await });
             }
-            Action::Claim { lease, records } => spawn(async move {
-                for (vip, outcome) in shared.claim(lease, records).await {
-                    shared.tell(Event::Claimed(vip, outcome));
-                }
-            }),
-            Action::Transfer { to, lease, records } => spawn(async move {
-                for (vip, outcome) in shared.transfer(&to, lease, records).await {
-                    shared.tell(Event::Transferred(vip, outcome));
-                }
-            }),
+            Action::Claim { lease, records } => {
+                self.gathered
+                    .push(Unit::claim(&shared.keys, lease, records));
+            }
+            Action::Transfer { to, lease, records } => {
+                self.gathered
+                    .push(Unit::transfer(&shared.keys, &to, lease, records));
+            }
             Action::Reassert {
                 vip,
                 version,
                 record,
-            } => spawn(async move {
-                let outcome = shared.reassert(vip, version, record).await;
-                shared.tell(Event::Reasserted(vip, outcome));
-            }),
-            Action::Release { vip, version } => spawn(async move {
-                let outcome = shared.delete_owner(vip, version).await;
-                shared.tell(Event::Released(vip, outcome));
-            }),
-            Action::Leave { lease } => spawn(async move { shared.leave(lease).await }),
+            } => {
+                self.gathered
+                    .push(Unit::reassert(&shared.keys, vip, version, record));
+            }
+            Action::Release { vip, version } => {
+                self.gathered
+                    .push(Unit::release(&shared.keys, vip, version));
+            }
+            Action::Leave { lease } => {
+                // It may not overtake what was asked for before it.
+                self.flush();
+                spawn(async move { shared.leave(lease).await });
+            }
             other => return Some(other),
         }
         None
+    }
+
+    /// Sends off what was gathered.
+    pub fn flush(&mut self) {
+        if !self.gathered.is_empty() {
+            owners::send(&self.shared, std::mem::take(&mut self.gathered));
+        }
     }
 
     fn watch(&mut self, from_revision: i64, silence: Duration) {

@@ -2,20 +2,42 @@
 
 use std::net::IpAddr;
 
-use etcd_client::{GetResponse, KeyValue, ResponseHeader};
+use etcd_client::KeyValue;
 
 use super::keys::{Keys, Place};
 use crate::{
     clock,
-    election::{DrainRecord, Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Snapshot},
+    election::{DrainRecord, Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Snapshot, Version},
 };
 
+/// A key-value pair.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    pub version: Version,
+}
+
+impl<'a> From<&'a KeyValue> for Entry<'a> {
+    fn from(kv: &'a KeyValue) -> Self {
+        Self {
+            key: kv.key(),
+            value: kv.value(),
+            version: Version {
+                lease: LeaseId(kv.lease()),
+                mod_revision: kv.mod_revision(),
+            },
+        }
+    }
+}
+
 /// A member's record; `None` if it cannot be read: then it is nobody's candidate.
-pub(super) fn member(kv: &KeyValue) -> Option<Keyed<MemberRecord>> {
-    match serde_json::from_slice(kv.value()) {
-        Ok(record) => Some(keyed(kv, record)),
+pub(super) fn member<'a>(entry: impl Into<Entry<'a>>) -> Option<Keyed<MemberRecord>> {
+    let entry = entry.into();
+    match serde_json::from_slice(entry.value) {
+        Ok(record) => Some(keyed(entry, record)),
         Err(error) => {
-            let key = String::from_utf8_lossy(kv.key());
+            let key = String::from_utf8_lossy(entry.key);
             tracing::warn!(%key, %error, "a member's record cannot be read and is passed over");
             None
         }
@@ -23,9 +45,10 @@ pub(super) fn member(kv: &KeyValue) -> Option<Keyed<MemberRecord>> {
 }
 
 /// An owner's record. One that cannot be read is still an owner's: the shared IP is not vacant.
-pub(super) fn owner(kv: &KeyValue) -> Keyed<OwnerRecord> {
-    let record = serde_json::from_slice(kv.value()).unwrap_or_else(|error| {
-        let key = String::from_utf8_lossy(kv.key());
+pub(super) fn owner<'a>(entry: impl Into<Entry<'a>>) -> Keyed<OwnerRecord> {
+    let entry = entry.into();
+    let record = serde_json::from_slice(entry.value).unwrap_or_else(|error| {
+        let key = String::from_utf8_lossy(entry.key);
         tracing::warn!(%key, %error, "an owner's record cannot be read; its key still counts");
         OwnerRecord {
             node: "(unreadable record)".to_owned(),
@@ -36,35 +59,26 @@ pub(super) fn owner(kv: &KeyValue) -> Keyed<OwnerRecord> {
             successor: None,
         }
     });
-    keyed(kv, record)
+    keyed(entry, record)
 }
 
-/// Everything under the prefix.
-pub(super) fn snapshot(keys: &Keys, response: &GetResponse) -> Snapshot {
-    let header = response.header();
-    let mut snapshot = Snapshot {
-        cluster_id: header.map_or(0, ResponseHeader::cluster_id),
-        raft_term: header.map_or(u64::MAX, ResponseHeader::raft_term),
-        revision: header.map_or(0, ResponseHeader::revision),
-        ..Snapshot::default()
-    };
-    for kv in response.kvs() {
-        match keys.place(kv.key()) {
-            Some(Place::Member(node)) => {
-                snapshot
-                    .members
-                    .extend(member(kv).map(|record| (node.to_owned(), record)));
-            }
-            Some(Place::Owner(vip)) => {
-                snapshot.owners.insert(vip, owner(kv));
-            }
-            Some(Place::Drained(node)) => {
-                snapshot.drained.insert(node.to_owned(), drain(kv));
-            }
-            None => {}
+/// Puts what a key says now in the place of what it said.
+pub(super) fn put(snapshot: &mut Snapshot, keys: &Keys, entry: Entry<'_>) {
+    match keys.place(entry.key) {
+        Some(Place::Member(node)) => {
+            match member(entry) {
+                Some(record) => snapshot.members.insert(node.to_owned(), record),
+                None => snapshot.members.remove(node),
+            };
         }
+        Some(Place::Owner(vip)) => {
+            snapshot.owners.insert(vip, owner(entry));
+        }
+        Some(Place::Drained(node)) => {
+            snapshot.drained.insert(node.to_owned(), drain(entry));
+        }
+        None => {}
     }
-    snapshot
 }
 
 /// The owner record as it is written: with the wall clock's time, if it does not say since when.
@@ -77,8 +91,8 @@ pub(super) fn owner_value(vip: IpAddr, mut record: OwnerRecord) -> Vec<u8> {
 }
 
 /// How a node is drained; what cannot be read is drained all the same.
-pub(super) fn drain(kv: &KeyValue) -> DrainRecord {
-    serde_json::from_slice(kv.value()).unwrap_or_default()
+pub(super) fn drain<'a>(entry: impl Into<Entry<'a>>) -> DrainRecord {
+    serde_json::from_slice(entry.into().value).unwrap_or_default()
 }
 
 /// A node drained now.
@@ -98,10 +112,14 @@ pub(super) fn member_value(record: &MemberRecord) -> Vec<u8> {
     serde_json::to_vec(record).expect("strings and numbers always serialise")
 }
 
-fn keyed<T>(kv: &KeyValue, record: T) -> Keyed<T> {
+fn keyed<T>(entry: Entry<'_>, record: T) -> Keyed<T> {
+    let Version {
+        lease,
+        mod_revision,
+    } = entry.version;
     Keyed {
-        lease: LeaseId(kv.lease()),
-        mod_revision: kv.mod_revision(),
+        lease,
+        mod_revision,
         record,
     }
 }

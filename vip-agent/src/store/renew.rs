@@ -63,8 +63,8 @@ impl Shared {
     pub(super) async fn renew(&self, round: RoundId, lease: LeaseId, patience: Duration) {
         let answer = self
             .endpoints
-            .ask(Ask::Hedged, patience, async |index, client| {
-                self.renewals.renew(index, client, lease).await
+            .ask(Ask::Hedged, patience, async |connection, client| {
+                self.renewals.renew(connection.index, client, lease).await
             })
             .await;
         self.tell(match answer {

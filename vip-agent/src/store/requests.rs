@@ -1,24 +1,19 @@
-//! Reads, and the guarded transactions on one key.
+//! Reads, and how a member joins.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use etcd_client::{
-    Compare, CompareOp, GetOptions, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse,
+    Client, Compare, CompareOp, Error, GetOptions, KeyValue, PutOptions, ResponseHeader, Txn,
+    TxnOp, TxnOpResponse,
 };
 
-use super::{Shared, StoreError, endpoints::Ask, records};
-use crate::election::{
-    Event, Keyed, LeaseId, MemberRecord, Outcome, OwnerRecord, RoundId, Snapshot, Version,
+use super::{
+    Shared, StoreError,
+    endpoints::{Ask, Connection},
+    known::{Head, Known, News},
+    records::{self, Entry},
 };
-
-/// A change of one owner key.
-struct Step {
-    vip: IpAddr,
-    key: String,
-    /// What must still be there; `None`: nothing.
-    expected: Option<Version>,
-    change: TxnOp,
-}
+use crate::election::{Event, Keyed, LeaseId, MemberRecord, Outcome, RoundId, Snapshot, Version};
 
 impl Shared {
     /// Reads everything. Returns whether that was answered.
@@ -62,131 +57,56 @@ impl Shared {
         self.tell(Event::Joined(outcome));
     }
 
-    /// Puts all these owner keys if there is none of them.
-    pub(super) async fn claim(
-        &self,
-        lease: LeaseId,
-        records: BTreeMap<IpAddr, OwnerRecord>,
-    ) -> Vec<(IpAddr, Outcome<OwnerRecord>)> {
-        let step = |(vip, record)| self.put_owner(vip, lease, record, None);
-        let steps = records.into_iter().map(step).collect();
-        self.owners_transaction(Vec::new(), steps).await
-    }
-
-    /// Puts all these owner keys on the lease of member `to`, if they are of these versions and its key
-    /// is on that lease.
-    pub(super) async fn transfer(
-        &self,
-        to: &str,
-        lease: LeaseId,
-        records: BTreeMap<IpAddr, (Version, OwnerRecord)>,
-    ) -> Vec<(IpAddr, Outcome<OwnerRecord>)> {
-        let is_there = Compare::lease(self.keys.member(to), CompareOp::Equal, lease.0);
-        let step = |(vip, (version, record))| self.put_owner(vip, lease, record, Some(version));
-        let steps = records.into_iter().map(step).collect();
-        self.owners_transaction(vec![is_there], steps).await
-    }
-
-    /// Puts the owner key again, on the lease that it is on.
-    pub(super) async fn reassert(
-        &self,
-        vip: IpAddr,
-        version: Version,
-        record: OwnerRecord,
-    ) -> Outcome<OwnerRecord> {
-        let step = self.put_owner(vip, version.lease, record, Some(version));
-        self.guarded(step.key, step.expected, step.change, |kv| {
-            Some(records::owner(kv))
-        })
-        .await
-    }
-
-    /// Deletes the owner key if it is of version `expected`.
-    pub(super) async fn delete_owner(
-        &self,
-        vip: IpAddr,
-        expected: Version,
-    ) -> Outcome<OwnerRecord> {
-        let key = self.keys.owner(vip);
-        let delete = TxnOp::delete(key.clone(), None);
-        self.guarded(key, Some(expected), delete, |kv| Some(records::owner(kv)))
+    /// Linearizable, as reads are unless they ask to be served by one member alone.
+    async fn snapshot(&self, patience: Duration) -> Result<Snapshot, StoreError> {
+        self.endpoints
+            .ask(Ask::Hedged, patience, async |connection, client| {
+                self.snapshot_over(connection, client).await
+            })
             .await
     }
 
-    fn put_owner(
+    /// From what is known and what is new since, or from everything.
+    async fn snapshot_over(
         &self,
-        vip: IpAddr,
-        lease: LeaseId,
-        record: OwnerRecord,
-        expected: Option<Version>,
-    ) -> Step {
-        let key = self.keys.owner(vip);
-        let value = records::owner_value(vip, record);
-        let on_lease = PutOptions::new().with_lease(lease.0);
-        Step {
-            vip,
-            change: TxnOp::put(key.clone(), value, Some(on_lease)),
-            key,
-            expected,
-        }
-    }
-
-    /// All `steps` if the keys of all are as expected and `conditions` hold, else a look at what stands
-    /// there. Sent once.
-    async fn owners_transaction(
-        &self,
-        mut conditions: Vec<Compare>,
-        steps: Vec<Step>,
-    ) -> Vec<(IpAddr, Outcome<OwnerRecord>)> {
-        conditions.extend(
-            steps
-                .iter()
-                .flat_map(|step| unchanged(&step.key, step.expected)),
-        );
-        let looks: Vec<TxnOp> = steps
-            .iter()
-            .map(|step| TxnOp::get(step.key.clone(), None))
-            .collect();
-        let vips: Vec<IpAddr> = steps.iter().map(|step| step.vip).collect();
-        let changes: Vec<TxnOp> = steps.into_iter().map(|step| step.change).collect();
-        let txn = Txn::new().when(conditions).and_then(changes).or_else(looks);
-        let answer = self
-            .endpoints
-            .ask(Ask::Once, self.ttl / 2, async |_, mut client| {
-                client.txn(txn.clone()).await
-            })
-            .await;
-        let response = match answer {
-            Ok(response) => response,
-            Err(error) => {
-                let outcome = self.doubt(error);
-                return vips.into_iter().map(|vip| (vip, outcome.clone())).collect();
+        connection: Connection,
+        mut client: Client,
+    ) -> Result<Snapshot, Error> {
+        let (watched, first_unknown) = self.basis.over(connection);
+        if let Some(first_unknown) = first_unknown {
+            let response = client.txn(self.ask_for_news(first_unknown)).await?;
+            let responses = response.op_responses();
+            let news = response.header().and_then(|header| {
+                let news = news(header, &responses)?;
+                let known = self.basis.take(watched, first_unknown)?;
+                known.after(&self.keys, &self.own, news)
+            });
+            if let Some(known) = news {
+                let snapshot = known.snapshot();
+                self.basis.keep(watched, known);
+                return Ok(snapshot);
             }
-        };
-        let revision = response.header().map_or(0, ResponseHeader::revision);
-        let succeeded = response.succeeded();
-        let outcomes = response.op_responses().into_iter().map(|response| {
-            let current = match &response {
-                _ if succeeded => return Outcome::Committed { revision },
-                TxnOpResponse::Get(found) => found.kvs().first().map(records::owner),
-                _ => None,
-            };
-            Outcome::Refused { current, revision }
-        });
-        vips.into_iter().zip(outcomes).collect()
+        }
+        let prefix = GetOptions::new().with_prefix();
+        let response = client.get(self.keys.all(), Some(prefix)).await?;
+        let entries = response.kvs().iter().map(Entry::from);
+        let known = Known::read(&self.keys, head(response.header()), entries);
+        let snapshot = known.snapshot();
+        self.basis.keep(watched, known);
+        Ok(snapshot)
     }
 
-    async fn snapshot(&self, patience: Duration) -> Result<Snapshot, StoreError> {
-        // Linearizable, as reads are unless they ask to be served by one member alone.
-        let response = self
-            .endpoints
-            .ask(Ask::Hedged, patience, async |_, mut client| {
-                client
-                    .get(self.keys.all(), Some(GetOptions::new().with_prefix()))
-                    .await
-            })
-            .await?;
-        Ok(records::snapshot(&self.keys, &response))
+    /// Answered by the same few bytes however many keys there are, as long as they stay as they are.
+    fn ask_for_news(&self, first_unknown: i64) -> Txn {
+        let prefix = GetOptions::new().with_prefix();
+        Txn::new().and_then([
+            TxnOp::get(self.own.as_str(), Some(GetOptions::new().with_keys_only())),
+            TxnOp::get(
+                self.keys.all(),
+                Some(prefix.clone().with_min_mod_revision(first_unknown)),
+            ),
+            TxnOp::get(self.keys.all(), Some(prefix.with_count_only())),
+        ])
     }
 
     /// `change` if the key is of version `expected` (`None`: there is no such key), else a look at
@@ -227,8 +147,35 @@ impl Shared {
     }
 }
 
+fn news<'a>(header: &ResponseHeader, responses: &'a [TxnOpResponse]) -> Option<News<'a>> {
+    let [
+        TxnOpResponse::Get(own),
+        TxnOpResponse::Get(changed),
+        TxnOpResponse::Get(all),
+    ] = responses
+    else {
+        return None;
+    };
+    Some(News {
+        head: head(Some(header)),
+        member: own.kvs().first().map(|kv| Entry::from(kv).version),
+        changed: changed.kvs().iter().map(Entry::from).collect(),
+        count: all.count(),
+    })
+}
+
+/// Of an answer without a header the term is newer than any: it proves no renewal.
+fn head(header: Option<&ResponseHeader>) -> Head {
+    Head {
+        cluster_id: header.map_or(0, ResponseHeader::cluster_id),
+        member_id: header.map_or(0, ResponseHeader::member_id),
+        raft_term: header.map_or(u64::MAX, ResponseHeader::raft_term),
+        revision: header.map_or(0, ResponseHeader::revision),
+    }
+}
+
 /// That a key is still of this version; `None`: that there is none.
-fn unchanged(key: &str, expected: Option<Version>) -> Vec<Compare> {
+pub(super) fn unchanged(key: &str, expected: Option<Version>) -> Vec<Compare> {
     let equal = CompareOp::Equal;
     match expected {
         // Of a key that does not exist it is zero.

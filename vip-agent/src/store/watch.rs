@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use etcd_client::{EventType, WatchOptions, WatchResponse};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Shared, StoreError, endpoints::Ask, keys::Place, records};
 use crate::election::{Change, Event};
@@ -56,30 +53,30 @@ impl Shared {
         heard_at: &mut Instant,
         silence: Duration,
     ) -> Ended {
-        let mut preference = self.endpoints.preference();
         let options = WatchOptions::new()
             .with_prefix()
             .with_start_revision(*next_revision);
         let opened = self
             .endpoints
-            .ask(Ask::Once, silence / 4, async |index, mut client| {
+            .ask(Ask::Once, silence / 4, async |connection, mut client| {
                 let stream = client.watch(self.keys.all(), Some(options.clone())).await?;
-                Ok((index, stream))
+                Ok((connection, stream))
             })
             .await;
-        let (index, mut stream) = match opened {
+        let (connection, mut stream) = match opened {
             Ok(opened) => opened,
             Err(error) => return Ended::Interrupted(self.note(error)),
         };
+        let _watching = self.basis.watch(connection);
+        let index = connection.index;
         let url = self.endpoints.url(index);
         let mut ask_at = Instant::now() + silence / 2;
         loop {
             let message = tokio::select! {
                 message = stream.message() => message,
-                // The sender lives as long as we do.
-                Ok(first) = preferred(&mut preference, index) => {
+                first = self.endpoints.left(connection) => {
                     let now = self.endpoints.url(first);
-                    return Ended::Interrupted(format!("etcd at {url} is slow; {now} answers"));
+                    return Ended::Interrupted(format!("etcd at {url} is slow or failed; {now} is asked first"));
                 }
                 () = sleep_until(ask_at) => {
                     if heard_at.elapsed() >= silence {
@@ -164,15 +161,4 @@ impl Shared {
             self.tell(Event::Watched(changes));
         }
     }
-}
-
-/// Waits until another endpoint than `index` is asked first.
-async fn preferred(
-    preference: &mut watch::Receiver<usize>,
-    index: usize,
-) -> Result<usize, watch::error::RecvError> {
-    preference
-        .wait_for(|first| *first != index)
-        .await
-        .map(|first| *first)
 }

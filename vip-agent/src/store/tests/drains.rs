@@ -52,7 +52,7 @@ fn a_drain_that_etcd_does_not_answer_is_an_error_in_time() {
         let etcd = Etcd::start().await;
         let (sender, _events) = mpsc::unbounded_channel();
         let ttl = Duration::from_secs(2);
-        let store = Store::new(&etcd.config(), ttl, sender);
+        let store = Store::new(&etcd.config(), "a", ttl, sender);
         drop(etcd);
         let asked = tokio::time::Instant::now();
         let answer = store.drains().drain("a", false).await;

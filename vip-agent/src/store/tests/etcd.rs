@@ -1,7 +1,8 @@
 //! A real etcd of one member, on the loopback, for one test.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -102,6 +103,34 @@ impl Etcd {
             user.map(|(name, word)| etcd_client::ConnectOptions::new().with_user(name, word));
         let connected = Client::connect([&self.url], options).await;
         connected.expect("etcd answers")
+    }
+
+    /// Bytes that it has sent to clients.
+    pub fn sent_bytes(&self) -> u64 {
+        self.metric("etcd_network_client_grpc_sent_bytes_total ")
+    }
+
+    /// Transactions that it was asked for.
+    pub fn transactions(&self) -> u64 {
+        self.metric(r#"grpc_server_msg_received_total{grpc_method="Txn","#)
+    }
+
+    /// The value of the one line that begins so.
+    fn metric(&self, name: &str) -> u64 {
+        let address = self.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).expect("etcd listens");
+        let asked = stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n");
+        asked.expect("etcd listens");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("etcd answers");
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit_once(' '));
+        let value = value.unwrap_or_else(|| panic!("no {name} in {text}")).1;
+        let value: f64 = value.parse().expect("a number");
+        // They are counts, though large ones are written as 1.2e+06.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let value = value as u64;
+        value
     }
 
     async fn try_get(&self) -> Result<(), etcd_client::Error> {

@@ -1,7 +1,9 @@
 //! The store against a real etcd.
 
+mod confirm;
 mod drains;
 mod etcd;
+mod owners;
 
 use std::time::Duration;
 
@@ -28,5 +30,5 @@ fn run(test: impl AsyncFnOnce()) {
 
 fn store(etcd: &Etcd) -> (Store, UnboundedReceiver<StoreEvent>) {
     let (sender, events) = mpsc::unbounded_channel();
-    (Store::new(&etcd.config(), TTL, sender), events)
+    (Store::new(&etcd.config(), "a", TTL, sender), events)
 }
