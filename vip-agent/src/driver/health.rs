@@ -66,13 +66,19 @@ impl Checks {
     /// What speaks against a shared IP here, in words that stay the same while it does. `serves`: this node
     /// has it already, and does not give it up because nobody has looked yet.
     fn against(&self, vip: &VipConfig, serves: bool) -> Option<String> {
-        let against = |check: &CheckConfig| match self.known.get(check)?.result {
-            Some(Ok(())) => None,
-            Some(Err(_)) => Some(format!("{check} fails")),
-            None if serves => None,
-            None => Some(format!("{check} was not checked yet")),
-        };
-        vip.health.iter().find_map(against)
+        let known = vip
+            .health
+            .iter()
+            .filter_map(|check| self.known.get_key_value(check));
+        let mut unchecked = None;
+        for (check, known) in known {
+            match known.result {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return Some(format!("{check} fails")),
+                None => unchecked = Some("its health checks were not run yet".to_owned()),
+            }
+        }
+        unchecked.filter(|_| !serves)
     }
 
     /// Those that fail, with what they said last.
@@ -186,14 +192,13 @@ mod tests {
         checks.set(&[interface(&vip)]).expect("they can be run");
         let against = |checks: &Checks| [false, true].map(|serves| checks.against(&vip, serves));
         let says = |why: &str| Some(why.to_owned());
-        let unchecked = says("tcp 127.0.0.1:1 was not checked yet");
-        assert_eq!(against(&checks), [unchecked, None]);
+        let unchecked = says("its health checks were not run yet");
+        assert_eq!(against(&checks), [unchecked.clone(), None]);
         let tell = |checks: &mut Checks, check: &CheckConfig, result: Result<(), &str>| {
             let (check, result) = (check.clone(), result.map_err(str::to_owned));
             checks.take_in(Verdict { check, result });
         };
         tell(&mut checks, &one, Ok(()));
-        let unchecked = says("tcp 127.0.0.2:1 was not checked yet");
         assert_eq!(against(&checks), [unchecked, None]);
         tell(&mut checks, &other, Err("no connection within 1s"));
         // What is told to others does not change with what is said of it here.
