@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use vip_tests::agent::AgentConfig;
 use vip_tests::bed::{BOTH, Bed, Setup, VIP, scenario};
 use vip_tests::etcd_watch::Watch;
@@ -254,6 +255,39 @@ fn a_restart_goes_on_before_its_checks_were_run() -> Result<()> {
 }
 
 #[test]
+fn checks_come_and_go_with_a_new_configuration() -> Result<()> {
+    scenario("checks reloaded", Setup::default(), |bed| {
+        let plain = AgentConfig::of_both_families();
+        let (owner, probe) = up(bed, &plain)?;
+        let before = epochs(bed, owner)?;
+        let mark = probe.mark()?;
+        let service = Service::start(&bed.nodes[owner], |_| WELL)?;
+        let passing = checked("tcp: 127.0.0.1:7070");
+        reload(bed, owner, &passing)?;
+        until_said(bed, owner, "health check passes")?;
+        unnoticed("a check that passes comes", &probe, mark)?;
+        ensure!(epochs(bed, owner)? == before, "it changed hands");
+        let failing = checked("tcp: 127.0.0.1:7071");
+        let mark = probe.mark()?;
+        reload(bed, owner, &failing)?;
+        for vip in BOTH {
+            bed.next_owner(vip, owner, SETTLED_WITHIN)?;
+        }
+        probe.steady(STEADY, SETTLED_WITHIN)?;
+        by_handover("a check that fails comes", &probe, mark)?;
+        let asked = service.asked();
+        probe.steady(2 * STEADY, SETTLED_WITHIN)?;
+        ensure!(service.asked() == asked, "the old check goes on");
+        ensure!(bed.status_text(owner)?.contains("tcp 127.0.0.1:7071 fails"));
+        reload(bed, owner, &plain)?;
+        wait::until_true("it to be fit again", SETTLED_WITHIN, || {
+            let text = bed.status_text(owner)?;
+            Ok(!text.contains("tcp 127.0.0.1") && !text.contains("unfit"))
+        })
+    })
+}
+
+#[test]
 fn a_link_that_loses_its_own_address_hands_over_at_once() -> Result<()> {
     let setup = Setup {
         mgmt: true,
@@ -305,6 +339,11 @@ fn by_handover(what: &str, probe: &Probe, mark: Mark) -> Result<()> {
     never_two(&report)?;
     ensure!(report.longest_outage() <= HANDOVER, "{what}: {report:#?}");
     Ok(())
+}
+
+fn reload(bed: &mut Bed, index: usize, config: &AgentConfig) -> Result<()> {
+    config.write(&bed.nodes[index], &bed.cluster)?;
+    bed.agent(index)?.signal(Signal::SIGHUP)
 }
 
 fn until_said(bed: &Bed, index: usize, text: &str) -> Result<()> {
