@@ -13,7 +13,6 @@
 //! was. From there on the key decides: it is on one lease or on the other.
 
 use std::{
-    cell::LazyCell,
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -220,16 +219,17 @@ impl Election {
     fn decide(&mut self, ids: &[UnitId]) -> Vec<(UnitId, Decision)> {
         let mut better = std::mem::take(&mut self.handovers.better);
         let is_good = self.is_lease_good();
-        let placement = LazyCell::new(|| self.placement());
+        let mut placement: Option<Placement<'_>> = None;
         let mut decided = Vec::new();
         for id in ids {
             let known = better.remove(id);
             if !is_good || !self.is_settled(*id) {
                 continue;
             }
-            let mut decision = self.decide_by_need(*id, &placement);
+            let placement = placement.get_or_insert_with(|| self.placement());
+            let mut decision = self.decide_by_need(*id, placement);
             if let (Decision::Stays, Some(delay)) = (&decision, self.settings.preempt)
-                && let Some(first) = self.preferred(*id, &placement)
+                && let Some(first) = self.preferred(*id, placement)
             {
                 let known = known.filter(|(node, _)| node == first);
                 let since = known.map_or(self.now, |(_, since)| since);
@@ -238,11 +238,17 @@ impl Election {
                     decision = Decision::Goes(first.to_owned(), Why::Preferred);
                 }
             }
+            // The next one finds it there: what leaves at once is spread.
+            if let Decision::Goes(to, _) = &decision {
+                placement.hand(&self.settings.node, to, self.units.ips(*id).len());
+            }
             decided.push((*id, decision));
         }
         let evens = self.settings.rebalance.is_some() && ids.len() == self.units.len();
-        let uneven = evens.then(|| self.uneven(&placement));
-        drop(placement);
+        let uneven = evens.then(|| {
+            let placement = placement.get_or_insert_with(|| self.placement());
+            self.uneven(placement)
+        });
         self.handovers.better = better;
         if let Some(uneven) = uneven {
             self.even_out(uneven, &mut decided);

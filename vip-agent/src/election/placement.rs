@@ -50,6 +50,14 @@ impl<'a> Placement<'a> {
         }
     }
 
+    /// So many go from one node to another.
+    pub fn hand(&mut self, from: &str, to: &str, shared_ips: usize) {
+        if let Some(load) = self.load.get_mut(from) {
+            *load = load.saturating_sub(shared_ips);
+        }
+        self.count(to, shared_ips);
+    }
+
     /// How many shared IPs a node holds.
     pub fn load(&self, node: &str) -> usize {
         self.load.get(node).copied().unwrap_or(0)

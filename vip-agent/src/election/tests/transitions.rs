@@ -514,3 +514,41 @@ fn who_waits_for_its_turn_waits_on_while_others_take_what_is_vacant() {
     rig.pass(half);
     assert_eq!(rig.claims(), 1, "{:?}", rig.steps());
 }
+
+#[test]
+fn what_leaves_at_once_is_spread_over_the_others() {
+    let vips: Vec<IpAddr> = (100..112).map(|host| [10, 0, 0, host].into()).collect();
+    let many = |settings| Settings {
+        vips: vips.iter().map(|vip| (*vip, vip_settings())).collect(),
+        ..settings
+    };
+    let mut rig = Rig::joined_with(many);
+    for vip in &vips {
+        rig.tell(Event::Fitness(*vip, Fitness::Fit(MAC)));
+    }
+    rig.pass_confirming(3500);
+    rig.revision += 1;
+    for vip in &vips {
+        let revision = rig.revision;
+        rig.tell(Event::Claimed(*vip, Outcome::Committed { revision }));
+    }
+    for (name, lease) in [("n2", OTHERS), ("n3", LeaseId(0x99))] {
+        rig.revision += 1;
+        let mut joined = member(name, lease, rig.revision);
+        joined.record.vips = vips.iter().copied().collect();
+        rig.watch(Change::MemberPut(name.to_owned(), joined));
+    }
+    rig.revision += 1;
+    rig.watch(Change::Drained {
+        node: NODE.to_owned(),
+        record: DrainRecord::default(),
+        revision: rig.revision,
+    });
+    let heirs = vips.iter().filter_map(|vip| {
+        let unit = rig.election.units.of(*vip)?;
+        rig.election.handovers.heir(unit)
+    });
+    let heirs: Vec<&str> = heirs.collect();
+    let of = |name: &str| heirs.iter().filter(|heir| **heir == name).count();
+    assert_eq!((of("n2"), of("n3")), (6, 6), "{heirs:?}");
+}
