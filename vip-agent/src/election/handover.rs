@@ -380,7 +380,8 @@ impl Election {
         let vips = self.units.ips(id).iter().map(|ip| &self.vips[ip]);
         let mut ours = vips.filter(|vip| vip.is_on(lease)).peekable();
         ours.peek().is_some()
-            && ours.all(|vip| vip.local == Local::Up && vip.pending.is_none())
+            && ours
+                .all(|vip| vip.local == Local::Up && vip.pending.is_none() && vip.mac().is_some())
             && !self.handovers.running.contains_key(&id)
     }
 

@@ -485,7 +485,9 @@ impl Vip {
 
     /// Its address is there, and its gate shut.
     fn open_or_withdraw(&mut self, mine: bool, around: &Surroundings<'_>, out: &mut Vec<Action>) {
-        let awaits_claim = self.is_vacant() && around.is_candidate;
+        let awaits_claim = self.is_vacant() && around.is_candidate && !self.distrusts_vacancy();
+        // Without a gate the address itself would answer.
+        let may_wait = self.conduct.fenced;
         match (mine, self.held().map(Keyed::version)) {
             (true, _) if self.pending.is_some() => {}
             (true, _) if self.is_wanted(around) => self.start_opening(out),
@@ -497,7 +499,7 @@ impl Vip {
             }
             // What etcd has is in doubt, and soon will not be.
             (false, _) if self.key == Key::Unknown && self.served => {}
-            (false, _) if self.is_heir(around) || awaits_claim => {}
+            (false, _) if may_wait && (self.is_heir(around) || awaits_claim) => {}
             _ => self.start_removing(out),
         }
     }

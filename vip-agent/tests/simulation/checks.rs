@@ -37,6 +37,27 @@ pub enum Broken {
     TakesItselfForAnother { node: String },
     #[error("{node} claims {vip}, although it heard a stranger do so, or asked nobody")]
     ClaimsWhatAStrangerHas { vip: IpAddr, node: String },
+    #[error(
+        "{node} hands {vip} over behind an open gate, or without one and with the address there"
+    )]
+    HandedOverWhileServed { vip: IpAddr, node: String },
+    #[error("{node} hands {vip} over to {to}, which has not said that it is ready for this")]
+    HandedOverUnready {
+        vip: IpAddr,
+        node: String,
+        to: String,
+    },
+    #[error("{vip} was handed over to {to}, on a lease that is not its")]
+    HandedOverToNobody { vip: IpAddr, to: String },
+    #[error("{node} opens {vip} on a revision that it gave up")]
+    OpensOnWhatItGaveUp { vip: IpAddr, node: String },
+    #[error("{node} claims {vip}, and knows that it is drained")]
+    ClaimsWhileDrained { vip: IpAddr, node: String },
+    #[error("{node} claims a part of a group without {vip}, which is not its own")]
+    ClaimsHalfAGroup { vip: IpAddr, node: String },
+    /// All was well for long enough.
+    #[error("{what}")]
+    Misplaced { what: String },
     /// Events that cause one another without end.
     #[error("{node} works without end")]
     Livelock { node: String },
@@ -71,7 +92,7 @@ pub fn withdrawal(vip: IpAddr, node: &Node) -> Result<(), Broken> {
 
 /// Gate and address are away before the key goes.
 pub fn give_up(vip: IpAddr, node: &Node) -> Result<(), Broken> {
-    if node.open_epoch(vip).is_some() || node.kernel.addresses.contains(&vip) {
+    if node.open_epoch(vip).is_some() || node.kernel.addresses.contains_key(&vip) {
         let node = node.name.clone();
         return Err(Broken::KeyGivenUpBeforeGateAndAddress { vip, node });
     }
@@ -91,6 +112,16 @@ pub fn claim(vip: IpAddr, node: &Node, now: BootInstant, conduct: Conduct) -> Re
     if is_there && (conduct.yields || is_asked_for) || unasked {
         let node = node.name.clone();
         return Err(Broken::ClaimsWhatAStrangerHas { vip, node });
+    }
+    Ok(())
+}
+
+/// Gate shut, and where there is none the address away, before the key is another's.
+pub fn hand_over(vip: IpAddr, node: &Node) -> Result<(), Broken> {
+    let is_there = !node.fenced && node.kernel.addresses.contains_key(&vip);
+    if node.open_epoch(vip).is_some() || is_there {
+        let node = node.name.clone();
+        return Err(Broken::HandedOverWhileServed { vip, node });
     }
     Ok(())
 }

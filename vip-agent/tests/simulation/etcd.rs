@@ -18,7 +18,7 @@ use std::{
 };
 
 use vip_agent::election::{
-    Change, Keyed, LeaseId, MemberRecord, Outcome, OwnerRecord, Snapshot, Version,
+    Change, DrainRecord, Keyed, LeaseId, MemberRecord, Outcome, OwnerRecord, Snapshot, Version,
 };
 
 use super::clock::{MS, SECOND, TrueNs};
@@ -47,6 +47,7 @@ struct Data {
     revision: i64,
     members: BTreeMap<String, Keyed<MemberRecord>>,
     owners: BTreeMap<IpAddr, Keyed<OwnerRecord>>,
+    drained: BTreeMap<String, DrainRecord>,
     leases: BTreeMap<i64, Lease>,
     history: Vec<Change>,
     compacted: i64,
@@ -81,6 +82,7 @@ impl Etcd {
                 revision: 1,
                 members: BTreeMap::new(),
                 owners: BTreeMap::new(),
+                drained: BTreeMap::new(),
                 leases: BTreeMap::new(),
                 history: Vec::new(),
                 compacted: 0,
@@ -103,6 +105,14 @@ impl Etcd {
         self.data.owners.get(&vip)
     }
 
+    pub fn member(&self, node: &str) -> Option<&Keyed<MemberRecord>> {
+        self.data.members.get(node)
+    }
+
+    pub fn is_drained(&self, node: &str) -> bool {
+        self.data.drained.contains_key(node)
+    }
+
     pub fn vips_on(&self, lease: LeaseId) -> BTreeSet<IpAddr> {
         let on = |owner: &Keyed<OwnerRecord>| owner.lease == lease;
         let owners = self.data.owners.iter();
@@ -119,7 +129,7 @@ impl Etcd {
             revision: self.data.revision,
             members: self.data.members.clone(),
             owners: self.data.owners.clone(),
-            drained: BTreeMap::new(),
+            drained: self.data.drained.clone(),
         }
     }
 
@@ -256,6 +266,30 @@ impl Etcd {
             self.data
                 .history
                 .push(Change::MemberGone { node, revision });
+        }
+    }
+
+    pub fn drain(&mut self, node: &str, force: bool) {
+        let record = DrainRecord {
+            force,
+            since: String::new(),
+        };
+        self.data.revision += 1;
+        let revision = self.data.revision;
+        self.data.drained.insert(node.to_owned(), record.clone());
+        let node = node.to_owned();
+        self.data.history.push(Change::Drained {
+            node,
+            record,
+            revision,
+        });
+    }
+
+    pub fn undrain(&mut self, node: &str) {
+        if self.data.drained.remove(node).is_some() {
+            self.data.revision += 1;
+            let (node, revision) = (node.to_owned(), self.data.revision);
+            self.data.history.push(Change::Undrained { node, revision });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     clock::MS,
-    schedule::{Back, Conduct, Fault, NodePlan, Schedule},
+    schedule::{Back, Conduct, Fault, NodePlan, Placement, Schedule},
     world::World,
 };
 
@@ -21,6 +21,7 @@ fn the_ttls_of_a_lost_history_are_waited_out() {
         vips: 1,
         etcd_drift_ppm: 0,
         conduct: Conduct::default(),
+        placement: Placement::default(),
         faults: vec![
             (
                 7706 * MS,
@@ -45,6 +46,7 @@ fn a_member_key_that_a_restored_store_never_had_is_written_again() {
         vips: 1,
         etcd_drift_ppm: 0,
         conduct: Conduct::default(),
+        placement: Placement::default(),
         faults: vec![
             (
                 4000 * MS,
@@ -80,6 +82,7 @@ fn a_give_up_deletes_nothing_of_another_history() {
         vips: 2,
         etcd_drift_ppm: 0,
         conduct: Conduct::default(),
+        placement: Placement::default(),
         faults: vec![
             (
                 12_921 * MS,
@@ -139,6 +142,7 @@ fn a_lease_that_a_backup_brought_back_is_not_gone_on_with() {
         vips: 1,
         etcd_drift_ppm: 0,
         conduct: Conduct::default(),
+        placement: Placement::default(),
         faults: vec![
             (
                 11_769 * MS,
@@ -187,6 +191,8 @@ fn node(ttl_s: u8) -> NodePlan {
         uptime_s: 0,
         drift_ppm: 0,
         ttl_s,
+        priorities: [100; 3],
+        fenced: true,
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use vip_agent::election::{
     Action, BootInstant, Change, Election, Event, Gate, Keyed, LeaseId, Mac, MemberRecord, Outcome,
-    OwnerRecord, Report, Role, Settings, Snapshot, Version,
+    OwnerRecord, Progress, Report, Role, Settings, Snapshot, Version,
 };
 
 use super::etcd::keyed;
@@ -41,10 +41,26 @@ pub enum Mutant {
     DeafToStrangers,
     /// What was only found vacant is claimed without a question.
     ClaimsUnasked,
+    /// The key is handed over before the gate is shut.
+    HandsOverBeforeTheGateIsShut,
+    /// A gate opens again after a hand-over was sent and not answered, although it may yet come.
+    ReopensAfterAHandOver,
+    /// The successor opens when it is named.
+    OpensWhenItIsNamed,
+    /// A hand-over puts the key on the successor's lease, whoever has it by then.
+    HandsOverWhateverIsThere,
+    /// A hand-over puts the key on the lease that the successor had, whether it still has it or not.
+    HandsOverToAnyLease,
+    /// A part of a group is claimed.
+    ClaimsHalfAGroup,
+    /// Who is drained claims.
+    ClaimsWhileDrained,
+    /// What a successor said when it was named earlier counts.
+    TakesAnOldWord,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 19] = [
         Self::NoMargin,
         Self::DeadlineFromReceipt,
         Self::DeadlineFromNewestSend,
@@ -56,6 +72,14 @@ impl Mutant {
         Self::TtlAskedFor,
         Self::DeafToStrangers,
         Self::ClaimsUnasked,
+        Self::HandsOverBeforeTheGateIsShut,
+        Self::ReopensAfterAHandOver,
+        Self::OpensWhenItIsNamed,
+        Self::HandsOverWhateverIsThere,
+        Self::HandsOverToAnyLease,
+        Self::ClaimsHalfAGroup,
+        Self::ClaimsWhileDrained,
+        Self::TakesAnOldWord,
     ];
 
     /// Whether it breaks the rules about strangers: those of the others are not looked at for these.
@@ -75,6 +99,8 @@ pub struct Machine {
     /// The members as full reads and the watch told of them.
     members: BTreeMap<String, Keyed<MemberRecord>>,
     found_vacant: BTreeSet<IpAddr>,
+    /// To whom what is being handed over goes.
+    heirs: BTreeMap<IpAddr, String>,
     /// The lease that etcd granted, and those of keys by their revisions, where it is told of another.
     lease: Option<LeaseId>,
     real_leases: BTreeMap<i64, LeaseId>,
@@ -93,6 +119,7 @@ impl Machine {
             newest_revision: 0,
             members: BTreeMap::new(),
             found_vacant: BTreeSet::new(),
+            heirs: BTreeMap::new(),
             lease: None,
             real_leases: BTreeMap::new(),
         }
@@ -108,12 +135,30 @@ impl Machine {
         matches!(role, Some((Role::Vacant | Role::Claiming, ..)))
     }
 
+    /// Whether the machine takes a shared IP for its own.
+    pub fn owns(&self, vip: IpAddr, now: BootInstant) -> bool {
+        let role = self.election.role(vip, now);
+        role.is_some_and(|(_, owner, _)| owner == Some(&self.settings.node))
+    }
+
+    /// All shared IPs of the groups of these.
+    pub fn group_of(&self, vips: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        let group = |vip: &IpAddr| self.settings.vips.get(vip)?.group.as_ref();
+        let groups: BTreeSet<_> = vips.iter().filter_map(group).collect();
+        let all = self.settings.vips.keys().copied();
+        all.filter(|vip| group(vip).is_some_and(|one| groups.contains(one)))
+            .collect()
+    }
+
     pub fn lease(&self) -> Option<LeaseId> {
         let (lease, ..) = self.election.lease()?;
         self.lease.or(Some(lease))
     }
 
     pub fn handle(&mut self, now: BootInstant, event: Event) -> Vec<Action> {
+        if let Event::Configure(vips) = &event {
+            self.settings.vips.clone_from(vips);
+        }
         let Some(mutant) = self.mutant else {
             return self.election.handle(now, event);
         };
@@ -153,6 +198,37 @@ impl Machine {
             }
             (Mutant::TtlAskedFor, event) => vec![self.with_ttl_asked_for(event)],
             (Mutant::OwnershipByName, event) => vec![self.with_ownership_by_name(event)],
+            (Mutant::ReopensAfterAHandOver, Event::Transferred(vip, Outcome::Unknown(_))) => {
+                vec![self.as_if_refused(now, vip)]
+            }
+            (Mutant::OpensWhenItIsNamed, Event::Watched(mut changes)) => {
+                for change in &mut changes {
+                    if let (Change::OwnerPut(_, owner), Some(lease)) = (change, self.lease())
+                        && owner.record.successor.as_ref() == Some(&self.settings.node)
+                    {
+                        owner.lease = lease;
+                    }
+                }
+                vec![Event::Watched(changes)]
+            }
+            (Mutant::ClaimsWhileDrained, Event::Read(mut snapshot)) => {
+                snapshot.drained.remove(&self.settings.node);
+                vec![Event::Read(snapshot)]
+            }
+            (Mutant::ClaimsWhileDrained, Event::Watched(mut changes)) => {
+                changes.retain(|change| {
+                    !matches!(change, Change::Drained { node, .. } if *node == self.settings.node)
+                });
+                vec![Event::Watched(changes)]
+            }
+            (Mutant::TakesAnOldWord, Event::Watched(mut changes)) => {
+                for change in &mut changes {
+                    if let Change::MemberPut(_, member) = change {
+                        self.take_for_new(now, &mut member.record);
+                    }
+                }
+                vec![Event::Watched(changes)]
+            }
             (_, event) => vec![event],
         }
     }
@@ -168,6 +244,16 @@ impl Machine {
             Action::Renew { .. } => self.sent_at = now,
             Action::Report(Report::WaitingOut { vip, .. }) => {
                 self.found_vacant.insert(*vip);
+            }
+            Action::Report(Report::HandOver {
+                vips, to, progress, ..
+            }) => {
+                for vip in vips {
+                    self.heirs.remove(vip);
+                    if *progress == Progress::Begun {
+                        self.heirs.insert(*vip, to.clone());
+                    }
+                }
             }
             _ => {}
         }
@@ -207,6 +293,20 @@ impl Machine {
             }
             (Mutant::OwnershipByName, action, _) => self.with_real_leases(action),
             (Mutant::ClaimsUnasked, Action::Probe(_), _) => return,
+            (
+                Mutant::HandsOverBeforeTheGateIsShut,
+                action @ Action::SetGate(vip, Gate::Closed { epoch, .. }),
+                Some((lease, ..)),
+            ) => {
+                out.extend(self.early_transfer(vip, lease, epoch));
+                action
+            }
+            (Mutant::ClaimsHalfAGroup, Action::Claim { lease, mut records }, _) => {
+                while records.len() > 1 {
+                    records.pop_last();
+                }
+                Action::Claim { lease, records }
+            }
             (_, action, _) => action,
         };
         out.push(action);
@@ -240,6 +340,40 @@ impl Machine {
             owners,
             drained: BTreeMap::new(),
         }
+    }
+
+    /// What it would be told if the transaction had come to nothing, at a new revision.
+    fn as_if_refused(&self, now: BootInstant, vip: IpAddr) -> Event {
+        let revision = self.newest_revision + 1;
+        let owns = self.owns(vip, now);
+        let record = self.owner_record(&self.settings.node);
+        let ours = self.lease().filter(|_| owns);
+        let current = ours.map(|lease| keyed(lease, revision, record));
+        Event::Transferred(vip, Outcome::Refused { current, revision })
+    }
+
+    /// What a member says that it is ready for is taken to be of the keys as they are now.
+    fn take_for_new(&self, now: BootInstant, record: &mut MemberRecord) {
+        for (vip, word) in &mut record.ready {
+            if let Some((_, _, epoch)) = self.election.role(*vip, now) {
+                word.epoch = epoch;
+            }
+        }
+    }
+
+    fn early_transfer(&self, vip: IpAddr, lease: LeaseId, epoch: i64) -> Option<Action> {
+        let to = self.heirs.get(&vip)?;
+        let successor = self.members.get(to)?;
+        let version = Version {
+            lease,
+            mod_revision: epoch,
+        };
+        let record = self.owner_record(to);
+        Some(Action::Transfer {
+            to: to.clone(),
+            lease: successor.lease,
+            records: BTreeMap::from([(vip, (version, record))]),
+        })
     }
 
     fn note_members(&mut self, event: &Event) {

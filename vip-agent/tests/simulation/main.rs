@@ -38,6 +38,7 @@ fn no_schedule_breaks_a_rule() {
     );
     let first = setting("VIP_SIM_FROM", 0);
     let (mut events, mut longest) = (0, Duration::ZERO);
+    let (mut moved, mut most, mut calm_after) = ([0_u32; 2], 0, Duration::ZERO);
     for number in first..first + schedules {
         let mut runner = runner(seed, number);
         let tally = Cell::new(Tally::default());
@@ -52,10 +53,16 @@ fn no_schedule_breaks_a_rule() {
         }
         events += tally.get().events;
         longest = longest.max(tally.get().served_after);
+        let [before, after] = tally.get().moved;
+        moved = [moved[0] + before, moved[1] + after];
+        most = most.max(after);
+        calm_after = calm_after.max(tally.get().moved_until);
     }
     println!(
         "simulated {schedules} schedules of seed {seed}, {events} events: no rule broken; all served \
-         again at most {longest:?} after the last fault"
+         again at most {longest:?} after the last fault; {} keys handed over before it and {} after, \
+         {most} at most in one schedule, the last {calm_after:?} after",
+        moved[0], moved[1]
     );
 }
 
@@ -77,7 +84,9 @@ fn first_violation_of(mutant: Mutant) -> Option<()> {
         let beside_the_point = |what: &Broken| {
             matches!(
                 what,
-                Broken::NobodyServes { .. } | Broken::TakesItselfForAnother { .. }
+                Broken::NobodyServes { .. }
+                    | Broken::TakesItselfForAnother { .. }
+                    | Broken::Misplaced { .. }
             )
         };
         if let Err(violation) = World::new(&schedule, Some(mutant), false).run()

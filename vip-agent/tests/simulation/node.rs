@@ -7,14 +7,14 @@ use std::{
 };
 
 use vip_agent::election::{
-    Action, BootInstant, DEFAULT_PRIORITY, Election, Event, Fitness, Gate, Inheritance, LeaseId,
-    Mac, Settings, VipSettings, WhenAllUnfit,
+    Action, BootInstant, Change, Election, Event, Fitness, Gate, Inheritance, LeaseId, Mac,
+    Settings, Version, VipSettings, WhenAllUnfit,
 };
 
 use super::{
-    clock::{BootClock, TrueNs},
+    clock::{BootClock, SECOND, TrueNs},
     machine::{Machine, Mutant},
-    schedule::Conduct,
+    schedule::{Conduct, NodePlan, Placement},
 };
 
 pub struct Node {
@@ -31,7 +31,14 @@ pub struct Node {
     /// Grows with every sleep of the machine, for timers that slept along.
     pub sleeps: u32,
     pub link: Link,
-    pub unfit_until: TrueNs,
+    /// Where its interfaces are down, and where its health checks fail.
+    pub unable_until: BTreeMap<IpAddr, TrueNs>,
+    pub unhealthy_until: BTreeMap<IpAddr, TrueNs>,
+    /// What was taken out of its configuration for a while.
+    pub unconfigured_until: BTreeMap<IpAddr, TrueNs>,
+    pub priorities: BTreeMap<IpAddr, u8>,
+    /// Whether the kernel has gates; without them an address is served while it is there.
+    pub fenced: bool,
     pub address_refused_until: TrueNs,
     /// After so many more actions this befalls the process.
     pub stumble: Option<(u8, Stumble)>,
@@ -45,7 +52,16 @@ pub struct Kernel {
     pub lease_deadline: BootInstant,
     /// With the lease that the agent had when it set them.
     pub gates: BTreeMap<IpAddr, (Gate, Option<LeaseId>)>,
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: BTreeMap<IpAddr, Address>,
+}
+
+/// An address on its interface.
+#[derive(Clone, Copy)]
+pub struct Address {
+    /// The lease that the agent had when it asked for it.
+    pub lease: Option<LeaseId>,
+    /// How long it lives where there are no gates.
+    pub lives_until: BootInstant,
 }
 
 /// The state directory.
@@ -73,6 +89,12 @@ pub struct Process {
     pub actions: VecDeque<Action>,
     pub watch: Option<Watch>,
     pub strangers: BTreeMap<IpAddr, Heard>,
+    /// Whether it knows that it is drained.
+    pub is_drained: bool,
+    /// The addresses that it has asked for, and renews.
+    pub keeps: BTreeSet<IpAddr>,
+    /// The version of each key that it gave up, or handed over, last.
+    pub given_up: BTreeMap<IpAddr, Version>,
     /// Which of the timers that were set is the last.
     pub timer: u64,
 }
@@ -100,30 +122,47 @@ pub enum Stumble {
 }
 
 impl Node {
-    pub fn new(index: u8, clock: BootClock, ttl: Duration) -> Self {
+    pub fn new(index: u8, plan: &NodePlan, vips: &BTreeSet<IpAddr>) -> Self {
+        let uptime = u64::from(plan.uptime_s) * SECOND;
+        let priorities = vips.iter().copied().zip(plan.priorities);
         Self {
             name: format!("n{index}"),
             mac: Mac([2, 0, 0, 0, 0, index + 1]),
-            clock,
+            clock: BootClock::new(0, uptime, plan.drift_ppm),
             kernel: Kernel::default(),
             disk: Disk::default(),
             process: None,
             life: 0,
-            ttl,
+            ttl: Duration::from_secs(plan.ttl_s.into()),
             paused_until: 0,
             sleeps: 0,
             link: Link::default(),
-            unfit_until: 0,
+            unable_until: BTreeMap::new(),
+            unhealthy_until: BTreeMap::new(),
+            unconfigured_until: BTreeMap::new(),
+            priorities: priorities.collect(),
+            fenced: plan.fenced,
             address_refused_until: 0,
             stumble: None,
             distrusts: false,
         }
     }
 
+    /// Whether frames for it are let in: where there are no gates they are while the address is there.
     pub fn is_gate_open(&self, vip: IpAddr, now: TrueNs) -> bool {
+        let now = self.clock.at(now);
+        if !self.fenced {
+            let address = self.kernel.addresses.get(&vip);
+            return address.is_some_and(|address| now < address.lives_until);
+        }
         let gate = self.kernel.gates.get(&vip);
-        gate.is_some_and(|(gate, _)| gate.is_open())
-            && self.clock.at(now) < self.kernel.lease_deadline
+        gate.is_some_and(|(gate, _)| gate.is_open()) && now < self.kernel.lease_deadline
+    }
+
+    pub fn serves(&self, vip: IpAddr, now: TrueNs) -> bool {
+        self.is_gate_open(vip, now)
+            && self.open_epoch(vip).is_some()
+            && self.kernel.addresses.contains_key(&vip)
     }
 
     /// On which revision of the key the gate stands open, if it does but for the lease's deadline.
@@ -136,66 +175,108 @@ impl Node {
 
     /// On which lease the gate was opened.
     pub fn open_on(&self, vip: IpAddr) -> Option<LeaseId> {
-        self.kernel.gates.get(&vip)?.1
+        if self.fenced {
+            self.kernel.gates.get(&vip)?.1
+        } else {
+            self.kernel.addresses.get(&vip)?.lease
+        }
     }
 
-    pub fn fitness(&self, now: TrueNs) -> Fitness {
-        if now >= self.unfit_until {
-            Fitness::Fit(self.mac)
-        } else {
+    pub fn fitness(&self, vip: IpAddr, now: TrueNs) -> Fitness {
+        let lasts = |until: &BTreeMap<IpAddr, TrueNs>| until.get(&vip).is_some_and(|at| now < *at);
+        if lasts(&self.unable_until) {
             Fitness::Unable("down".to_owned())
+        } else if lasts(&self.unhealthy_until) {
+            Fitness::Unhealthy(self.mac, "its check fails".to_owned())
+        } else {
+            Fitness::Fit(self.mac)
         }
+    }
+
+    pub fn is_configured(&self, vip: IpAddr, now: TrueNs) -> bool {
+        let absent_until = self.unconfigured_until.get(&vip);
+        absent_until.is_none_or(|until| now >= *until)
+    }
+
+    /// The shared IPs as it is configured now.
+    pub fn vips(
+        &self,
+        now: TrueNs,
+        conduct: Conduct,
+        placement: Placement,
+    ) -> BTreeMap<IpAddr, VipSettings> {
+        let numbered = self.priorities.iter().zip(1..);
+        let present = numbered.filter(|((vip, _), _)| self.is_configured(**vip, now));
+        let settings = present.map(|((vip, priority), number)| {
+            let settings = VipSettings {
+                priority: *priority,
+                group: (number <= placement.grouped).then(|| "group".to_owned()),
+                probes: conduct.probes && self.fenced,
+                fenced: self.fenced,
+            };
+            (*vip, settings)
+        });
+        settings.collect()
     }
 
     /// Starts the agent, on what disk and kernel have of an earlier one.
     pub fn start(
         &mut self,
         now: TrueNs,
-        vips: &BTreeSet<IpAddr>,
         conduct: Conduct,
+        placement: Placement,
         mutant: Option<Mutant>,
     ) {
         self.life += 1;
         let fresh = format!("{}-{}", self.name, self.life);
         let instance = self.disk.instance.get_or_insert(fresh).clone();
-        let vip_settings = |_| VipSettings {
-            priority: DEFAULT_PRIORITY,
-            group: None,
-            probes: conduct.probes,
-            fenced: true,
-        };
+        let vips = self.vips(now, conduct, placement);
+        self.take_off_the_unconfigured(&vips);
         let settings = Settings {
             node: self.name.clone(),
             instance,
             host: self.name.clone(),
             version: String::new(),
             ttl: self.ttl,
-            vips: vips.iter().map(|vip| (*vip, vip_settings(vip))).collect(),
+            vips: vips.clone(),
             yields: conduct.yields,
-            preempt: None,
-            rebalance: None,
-            when_all_unfit: WhenAllUnfit::Keep,
+            preempt: placement.preempt_ms.map(millis),
+            rebalance: placement.rebalance_ms.map(millis),
+            when_all_unfit: if placement.releases_when_all_unfit {
+                WhenAllUnfit::Release
+            } else {
+                WhenAllUnfit::Keep
+            },
         };
         let open = |vip: &IpAddr| Some((*vip, self.open_epoch(*vip)?));
+        let gates = self.kernel.gates.keys().filter(|_| self.fenced);
         let inheritance = Inheritance {
             lease: self.disk.lease,
             deadline: self.kernel.lease_deadline,
-            open_gates: self.kernel.gates.keys().filter_map(open).collect(),
+            open_gates: gates.filter_map(open).collect(),
         };
         let election = Election::new(settings.clone(), inheritance);
-        let fitness = self.fitness(now);
+        let fitness = |vip: &IpAddr| Event::Fitness(*vip, self.fitness(*vip, now));
         self.process = Some(Process {
             machine: Machine::new(election, settings, mutant),
-            inbox: vips
-                .iter()
-                .map(|vip| Event::Fitness(*vip, fitness.clone()))
-                .collect(),
+            inbox: vips.keys().map(fitness).collect(),
             followups: VecDeque::new(),
             actions: VecDeque::new(),
             watch: None,
             strangers: BTreeMap::new(),
+            is_drained: false,
+            keeps: BTreeSet::new(),
+            given_up: BTreeMap::new(),
             timer: 0,
         });
+    }
+
+    /// As the agent does before its election begins.
+    fn take_off_the_unconfigured(&mut self, vips: &BTreeMap<IpAddr, VipSettings>) {
+        self.kernel.gates.retain(|vip, _| vips.contains_key(vip));
+        self.kernel
+            .addresses
+            .retain(|vip, _| vips.contains_key(vip));
     }
 
     /// The process is gone; what the kernel has stays.
@@ -214,4 +295,27 @@ impl Node {
         self.disk.lease = None;
         self.clock = BootClock::new(now, 0, drift_ppm);
     }
+}
+
+impl Process {
+    /// Takes note of what an event tells of drained nodes.
+    pub fn note_drained(&mut self, me: &str, event: &Event) {
+        match event {
+            Event::Read(snapshot) => self.is_drained = snapshot.drained.contains_key(me),
+            Event::Watched(changes) => {
+                for change in changes {
+                    match change {
+                        Change::Drained { node, .. } if node == me => self.is_drained = true,
+                        Change::Undrained { node, .. } if node == me => self.is_drained = false,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn millis(ms: u16) -> Duration {
+    Duration::from_millis(ms.into())
 }

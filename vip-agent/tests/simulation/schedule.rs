@@ -19,6 +19,7 @@ pub struct Schedule {
     pub vips: u8,
     pub etcd_drift_ppm: i32,
     pub conduct: Conduct,
+    pub placement: Placement,
     pub faults: Vec<(TrueNs, Fault)>,
 }
 
@@ -29,11 +30,25 @@ pub struct Conduct {
     pub yields: bool,
 }
 
+/// How all nodes are configured for where shared IPs should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Placement {
+    /// So many of the shared IPs, the first ones, are of one group.
+    pub grouped: u8,
+    pub preempt_ms: Option<u16>,
+    pub rebalance_ms: Option<u16>,
+    pub releases_when_all_unfit: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct NodePlan {
     pub uptime_s: u32,
     pub drift_ppm: i32,
     pub ttl_s: u8,
+    /// For each of the shared IPs.
+    pub priorities: [u8; 3],
+    /// Whether its kernel has gates.
+    pub fenced: bool,
 }
 
 /// A fault. Nodes and shared IPs are given by number, modulo how many there are.
@@ -128,8 +143,35 @@ pub enum Fault {
         down_ms: u16,
         as_another_cluster: bool,
     },
+    /// That of one shared IP, or of all.
     InterfaceDown {
         node: u8,
+        vip: Option<u8>,
+        ms: u16,
+    },
+    /// The health checks of one shared IP fail, or of all.
+    Unhealthy {
+        node: u8,
+        vip: Option<u8>,
+        ms: u16,
+    },
+    /// Somebody wants a shared IP moved.
+    Ask {
+        node: u8,
+        vip: u8,
+        to: u8,
+    },
+    Drain {
+        node: u8,
+        force: bool,
+    },
+    Undrain {
+        node: u8,
+    },
+    /// A shared IP is taken out of a node's configuration, and put in again.
+    Configure {
+        node: u8,
+        vip: u8,
         ms: u16,
     },
     AddressRefused {
@@ -162,29 +204,50 @@ pub fn any_schedule() -> impl Strategy<Value = Schedule> {
     (
         any::<u64>().no_shrink(),
         nodes,
-        1_u8..=2,
+        1_u8..=3,
         drift(),
         conduct,
+        any_placement(),
         faults,
     )
         .prop_map(
-            |(seed, nodes, vips, etcd_drift_ppm, conduct, faults)| Schedule {
+            |(seed, nodes, vips, etcd_drift_ppm, conduct, placement, faults)| Schedule {
                 seed,
                 nodes,
                 vips,
                 etcd_drift_ppm,
                 conduct,
+                placement,
                 faults,
             },
         )
 }
 
 fn any_node() -> impl Strategy<Value = NodePlan> {
-    (0_u32..10_000, drift(), 2_u8..=3).prop_map(|(uptime_s, drift_ppm, ttl_s)| NodePlan {
-        uptime_s,
-        drift_ppm,
-        ttl_s,
-    })
+    let priority = || prop_oneof![3 => Just(100_u8), 1 => prop_oneof![Just(50), Just(200)]];
+    let priorities = prop::array::uniform3(priority());
+    let fenced = prop::bool::weighted(0.85);
+    (0_u32..10_000, drift(), 2_u8..=3, priorities, fenced).prop_map(
+        |(uptime_s, drift_ppm, ttl_s, priorities, fenced)| NodePlan {
+            uptime_s,
+            drift_ppm,
+            ttl_s,
+            priorities,
+            fenced,
+        },
+    )
+}
+
+fn any_placement() -> impl Strategy<Value = Placement> {
+    let delay = || prop::option::weighted(0.4, 1_u16..3_000);
+    (0_u8..=3, delay(), delay(), any::<bool>()).prop_map(
+        |(grouped, preempt_ms, rebalance_ms, releases_when_all_unfit)| Placement {
+            grouped,
+            preempt_ms,
+            rebalance_ms,
+            releases_when_all_unfit,
+        },
+    )
 }
 
 /// Rates of any two clocks are within 10 % of each other.
@@ -198,6 +261,7 @@ fn any_timed_fault() -> impl Strategy<Value = (TrueNs, Fault)> {
 
 fn any_fault() -> impl Strategy<Value = Fault> {
     let node = || 0_u8..4;
+    let vip = || 0_u8..3;
     let short = || 1_u16..6_000;
     let process = prop_oneof![
         (node(), 0_u8..12, short()).prop_map(|(node, after, ms)| Fault::Pause { node, after, ms }),
@@ -211,7 +275,6 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         (node(), back()).prop_map(|(node, back)| Fault::Release { node, back }),
         (node(), back()).prop_map(|(node, back)| Fault::Hold { node, back }),
         (node(), drift()).prop_map(|(node, ppm)| Fault::Drift { node, ppm }),
-        (node(), short()).prop_map(|(node, ms)| Fault::InterfaceDown { node, ms }),
         (node(), short()).prop_map(|(node, ms)| Fault::AddressRefused { node, ms }),
     ];
     let network = prop_oneof![
@@ -239,7 +302,7 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         }),
     ];
     let hands = prop_oneof![
-        (0_u8..2).prop_map(|vip| Fault::DeleteOwner { vip }),
+        vip().prop_map(|vip| Fault::DeleteOwner { vip }),
         node().prop_map(|node| Fault::DeleteMember { node }),
         node().prop_map(|node| Fault::RevokeLease { node }),
         Just(Fault::BackUp),
@@ -248,9 +311,19 @@ fn any_fault() -> impl Strategy<Value = Fault> {
             as_another_cluster,
         }),
     ];
-    let stranger = (0_u8..2, prop::option::of(node()), 1_u16..12_000)
+    let stranger = (vip(), prop::option::of(node()), 1_u16..12_000)
         .prop_map(|(vip, heard_by, ms)| Fault::Stranger { vip, heard_by, ms });
-    prop_oneof![5 => process, 4 => network, 3 => etcd, 2 => hands, 1 => stranger]
+    let part = || (node(), prop::option::of(vip()), short());
+    let moves = prop_oneof![
+        part().prop_map(|(node, vip, ms)| Fault::InterfaceDown { node, vip, ms }),
+        part().prop_map(|(node, vip, ms)| Fault::Unhealthy { node, vip, ms }),
+        (node(), vip(), node()).prop_map(|(node, vip, to)| Fault::Ask { node, vip, to }),
+        (node(), vip(), node()).prop_map(|(node, vip, to)| Fault::Ask { node, vip, to }),
+        (node(), any::<bool>()).prop_map(|(node, force)| Fault::Drain { node, force }),
+        node().prop_map(|node| Fault::Undrain { node }),
+        (node(), vip(), short()).prop_map(|(node, vip, ms)| Fault::Configure { node, vip, ms }),
+    ];
+    prop_oneof![5 => process, 4 => network, 3 => etcd, 2 => hands, 1 => stranger, 5 => moves]
 }
 
 fn back() -> impl Strategy<Value = Back> {

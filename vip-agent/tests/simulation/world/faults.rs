@@ -1,6 +1,6 @@
 //! What goes wrong.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use vip_agent::election::{Event, Stop};
 
@@ -135,12 +135,43 @@ impl World {
                 self.etcd.leaderless_until = self.etcd.leaderless_until.max(restored);
                 self.schedule(restored, Happening::Restored { as_another_cluster });
             }
-            Fault::InterfaceDown { node, ms } => {
-                let until = until(ms);
+            Fault::InterfaceDown { node, vip, ms } => {
+                let (until, vips) = (until(ms), self.part(vip));
+                let standing = self.node(node);
+                standing.unable_until.extend(vips.map(|vip| (vip, until)));
+                return self.change_fitness(node, until);
+            }
+            Fault::Unhealthy { node, vip, ms } => {
+                let (until, vips) = (until(ms), self.part(vip));
+                let standing = self.node(node);
+                standing
+                    .unhealthy_until
+                    .extend(vips.map(|vip| (vip, until)));
+                return self.change_fitness(node, until);
+            }
+            Fault::Ask { node, vip, to } => {
+                let (vip, to) = (self.vip(vip), self.node(to).name.clone());
+                let (index, life) = (self.index(node), self.node(node).life);
+                return self.tell(index, life, Event::Ask { vip, to });
+            }
+            Fault::Drain { node, force } => {
+                let name = self.node(node).name.clone();
+                let before = self.etcd.revision();
+                self.etcd.drain(&name, force);
+                self.committed(before);
+            }
+            Fault::Undrain { node } => {
+                let name = self.node(node).name.clone();
+                let before = self.etcd.revision();
+                self.etcd.undrain(&name);
+                self.committed(before);
+            }
+            Fault::Configure { node, vip, ms } => {
+                let (vip, until) = (self.vip(vip), until(ms));
                 let index = self.index(node);
-                self.node(node).unfit_until = until;
-                self.schedule(until, Happening::Fitness(index));
-                return self.tell_fitness(index);
+                self.node(node).unconfigured_until.insert(vip, until);
+                self.schedule(until, Happening::Configured(index));
+                return self.configure(index);
             }
             Fault::AddressRefused { node, ms } => {
                 self.node(node).address_refused_until = until(ms);
@@ -153,6 +184,19 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// One shared IP, or all.
+    fn part(&self, vip: Option<u8>) -> impl Iterator<Item = IpAddr> + use<> {
+        let one = vip.map(|vip| self.vip(vip));
+        let vips = self.vips.clone().into_iter();
+        vips.filter(move |vip| one.is_none_or(|one| one == *vip))
+    }
+
+    fn change_fitness(&mut self, node: u8, until: TrueNs) -> Result<(), Broken> {
+        let index = self.index(node);
+        self.schedule(until, Happening::Fitness(index));
+        self.tell_fitness(index)
     }
 
     pub(super) fn stumble(&mut self, node: u8, stumble: Stumble) {

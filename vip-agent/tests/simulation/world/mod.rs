@@ -1,6 +1,7 @@
 //! The simulation: nodes, network and etcd on one line of true time.
 
 mod faults;
+mod moves;
 mod process;
 mod strangers;
 mod watch;
@@ -14,13 +15,15 @@ use std::{
 
 use vip_agent::election::{Action, BootInstant, Event, LeaseId, RoundId};
 
+use moves::Moves;
+
 use super::{
     checks::{self, Broken, Violation},
-    clock::{BootClock, SECOND, TrueNs},
+    clock::{SECOND, TrueNs},
     etcd::{EXPIRY_TICK, Etcd},
     machine::Mutant,
     node::Node,
-    schedule::{Conduct, Fault, HEALED_AT, Schedule},
+    schedule::{Conduct, Fault, HEALED_AT, Placement, Schedule},
 };
 
 /// With all in order from [`HEALED_AT`] on, every shared IP is served by then.
@@ -55,6 +58,8 @@ pub struct World {
     rng: fastrand::Rng,
     mutant: Option<Mutant>,
     conduct: Conduct,
+    placement: Placement,
+    moves: Moves,
     /// Who claims a shared IP without being a member: until when, and in whose hearing.
     strangers: BTreeMap<IpAddr, (TrueNs, Option<u8>)>,
     faults: Vec<(TrueNs, Fault)>,
@@ -75,6 +80,10 @@ pub struct Tally {
     pub events: u64,
     /// How long after all was healed the last shared IP was served.
     pub served_after: Duration,
+    /// How many keys were handed over, and how many of them after all was healed.
+    pub moved: [u32; 2],
+    /// How long after all was healed the last was.
+    pub moved_until: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -114,6 +123,7 @@ enum Happening {
         life: u32,
     },
     Fitness(u8),
+    Configured(u8),
     StrangerClaims(IpAddr),
     StrangerHeard {
         node: u8,
@@ -124,7 +134,7 @@ enum Happening {
 
 #[derive(Clone, Debug)]
 enum AddressDone {
-    Added,
+    Added(Option<LeaseId>),
     Refused,
     Removed,
 }
@@ -156,15 +166,14 @@ enum Kind {
 impl World {
     pub fn new(schedule: &Schedule, mutant: Option<Mutant>, trace: bool) -> Self {
         let vips = (0..schedule.vips).map(|n| IpAddr::from([10, 0, 0, 100 + n]));
-        let node = |(index, plan): (u8, &super::schedule::NodePlan)| {
-            let uptime = u64::from(plan.uptime_s) * SECOND;
-            let clock = BootClock::new(0, uptime, plan.drift_ppm);
-            Node::new(index, clock, Duration::from_secs(plan.ttl_s.into()))
-        };
+        let vips: BTreeSet<IpAddr> = vips.collect();
+        let nodes = (0..).zip(&schedule.nodes);
         let mut world = Self {
             now: 0,
-            nodes: (0..).zip(&schedule.nodes).map(node).collect(),
-            vips: vips.collect(),
+            nodes: nodes
+                .map(|(index, plan)| Node::new(index, plan, &vips))
+                .collect(),
+            vips,
             etcd: Etcd::new(schedule.etcd_drift_ppm),
             etcd_slow: (0, 0),
             queue: BTreeMap::new(),
@@ -174,6 +183,8 @@ impl World {
             rng: fastrand::Rng::with_seed(schedule.seed),
             mutant,
             conduct: schedule.conduct,
+            placement: schedule.placement,
+            moves: Moves::default(),
             strangers: BTreeMap::new(),
             faults: schedule.faults.clone(),
             excused_until: BTreeMap::new(),
@@ -213,10 +224,16 @@ impl World {
             }
         }
         match (self.unserved(), served_at) {
-            (None, Some(at)) => Ok(Tally {
-                events: self.events,
-                served_after: Duration::from_nanos(at - HEALED_AT),
-            }),
+            (None, Some(at)) => {
+                self.check_places()
+                    .map_err(|what| Violation { at: self.now, what })?;
+                Ok(Tally {
+                    events: self.events,
+                    served_after: Duration::from_nanos(at - HEALED_AT),
+                    moved: self.moves.committed,
+                    moved_until: Duration::from_nanos(self.moves.last_at.saturating_sub(HEALED_AT)),
+                })
+            }
             (vip, _) => Err(Violation {
                 at: self.now,
                 what: Broken::NobodyServes {
@@ -227,11 +244,16 @@ impl World {
     }
 
     fn unserved(&self) -> Option<IpAddr> {
-        let serves = |node: &Node, vip: &IpAddr| {
-            node.is_gate_open(*vip, self.now) && node.kernel.addresses.contains(vip)
-        };
+        // Then what nobody had is nobody's still.
+        if self
+            .nodes
+            .iter()
+            .all(|node| self.etcd.is_drained(&node.name))
+        {
+            return None;
+        }
         let mut vips = self.vips.iter();
-        let unserved = vips.find(|vip| !self.nodes.iter().any(|node| serves(node, vip)));
+        let unserved = vips.find(|vip| self.server(**vip).is_none());
         unserved.copied()
     }
 
@@ -319,6 +341,7 @@ impl World {
             Happening::Resume(node) => self.run_process(node),
             Happening::Start { node, life } => self.start(node, life),
             Happening::Fitness(node) => self.tell_fitness(node),
+            Happening::Configured(node) => self.configure(node),
             Happening::StrangerClaims(vip) => {
                 self.claim_as_a_stranger(vip);
                 Ok(())

@@ -8,7 +8,7 @@ use super::{AddressDone, Happening, Kind, LIVELOCK, World, strangers};
 use crate::{
     checks::{self, Broken},
     clock::{MS, SECOND},
-    node::Disk,
+    node::{Address, Disk},
 };
 
 impl World {
@@ -18,7 +18,7 @@ impl World {
         if standing.life != life || standing.process.is_some() {
             return Ok(());
         }
-        standing.start(now, &self.vips, self.conduct, mutant);
+        standing.start(now, self.conduct, self.placement, mutant);
         self.note(|| format!("n{node} starts"));
         self.run_process(node)
     }
@@ -82,6 +82,7 @@ impl World {
                 eprintln!("{:>12?} n{node} <- {event:?}", Duration::from_nanos(now));
             }
             let now = clock.at(now);
+            process.note_drained(&standing.name, &event);
             if let Event::Conflict { vip, .. } = &event {
                 process.strangers.entry(*vip).or_default().at = Some(now);
             }
@@ -130,10 +131,23 @@ impl World {
             );
         }
         self.judge_conduct(node, &action)?;
+        self.judge_moves(node, &action)?;
         let standing = &mut self.nodes[usize::from(node)];
         let life = standing.life;
         match action {
-            Action::SetLeaseDeadline(at) => standing.kernel.lease_deadline = at,
+            Action::SetLeaseDeadline(at) => {
+                standing.kernel.lease_deadline = at;
+                // Addresses are not made to live shorter.
+                for (vip, address) in &mut standing.kernel.addresses {
+                    let kept = standing
+                        .process
+                        .as_ref()
+                        .is_some_and(|one| one.keeps.contains(vip));
+                    if kept {
+                        address.lives_until = address.lives_until.max(at);
+                    }
+                }
+            }
             Action::SetGate(vip, gate) => {
                 if let Some(process) = &mut standing.process {
                     let lease = process.machine.lease();
@@ -142,11 +156,16 @@ impl World {
                 }
             }
             Action::AddAddress(vip) => {
+                let mut lease = None;
+                if let Some(process) = &mut standing.process {
+                    process.keeps.insert(vip);
+                    lease = process.machine.lease();
+                }
                 let refused = self.now < standing.address_refused_until;
                 let done = if refused {
                     AddressDone::Refused
                 } else {
-                    AddressDone::Added
+                    AddressDone::Added(lease)
                 };
                 let at = self.now + self.rng.u64(MS / 10..3 * MS);
                 self.schedule(
@@ -161,6 +180,9 @@ impl World {
             }
             Action::RemoveAddress(vip) => {
                 checks::withdrawal(vip, standing)?;
+                if let Some(process) = &mut standing.process {
+                    process.keeps.remove(&vip);
+                }
                 let at = self.now + self.rng.u64(MS / 10..3 * MS);
                 let done = AddressDone::Removed;
                 self.schedule(
@@ -244,8 +266,10 @@ impl World {
         let standing = &mut self.nodes[usize::from(node)];
         let addresses = &mut standing.kernel.addresses;
         let event = match done {
-            AddressDone::Added => {
-                addresses.insert(vip);
+            AddressDone::Added(lease) => {
+                let lives_until = standing.kernel.lease_deadline;
+                let lease = *lease;
+                addresses.insert(vip, Address { lease, lives_until });
                 Event::AddressAdded(vip)
             }
             AddressDone::Removed => {
@@ -276,12 +300,10 @@ impl World {
     }
 
     pub(super) fn tell_fitness(&mut self, node: u8) -> Result<(), Broken> {
-        let (life, fitness) = {
-            let standing = &self.nodes[usize::from(node)];
-            (standing.life, standing.fitness(self.now))
-        };
         for vip in self.vips.clone() {
-            self.tell(node, life, Event::Fitness(vip, fitness.clone()))?;
+            let standing = &self.nodes[usize::from(node)];
+            let (life, fitness) = (standing.life, standing.fitness(vip, self.now));
+            self.tell(node, life, Event::Fitness(vip, fitness))?;
         }
         Ok(())
     }

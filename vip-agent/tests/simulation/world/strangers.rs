@@ -9,6 +9,7 @@ use crate::{
     checks::{self, Broken},
     clock::{MS, SECOND},
     node::Process,
+    schedule::Conduct,
 };
 
 const STRANGER: Mac = Mac([0x52, 0x54, 0, 0, 0, 9]);
@@ -27,10 +28,12 @@ impl World {
         self.schedule(again, Happening::StrangerClaims(vip));
     }
 
-    /// The kernel tells of it only while the lease is good: past that it trusts the wire.
+    /// The kernel tells of it only while the lease is good: past that it trusts the wire; and only of
+    /// what is configured.
     pub(super) fn hear_a_stranger(&mut self, node: u8, vip: IpAddr) -> Result<(), Broken> {
         let standing = &self.nodes[usize::from(node)];
-        if standing.clock.at(self.now) >= standing.kernel.lease_deadline {
+        let deadline = standing.kernel.lease_deadline;
+        if standing.clock.at(self.now) >= deadline || !standing.is_configured(vip, self.now) {
             return Ok(());
         }
         let life = standing.life;
@@ -55,9 +58,13 @@ impl World {
                 self.speak_as_a_stranger(*vip, node);
             }
             Action::Claim { records, .. } => {
+                let conduct = Conduct {
+                    probes: self.conduct.probes && standing.fenced,
+                    ..self.conduct
+                };
                 let now = standing.clock.at(self.now);
                 for vip in records.keys() {
-                    checks::claim(*vip, standing, now, self.conduct)?;
+                    checks::claim(*vip, standing, now, conduct)?;
                 }
             }
             _ => {}

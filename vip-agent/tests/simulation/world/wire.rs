@@ -94,13 +94,13 @@ impl World {
         }
         self.sent.remove(&id);
         let before = self.etcd.revision();
-        let events = self.serve(kind);
+        let events = self.serve(kind)?;
         self.committed(before);
         self.answer(id, node, events);
         self.check_gates()
     }
 
-    fn serve(&mut self, kind: Kind) -> Vec<Event> {
+    fn serve(&mut self, kind: Kind) -> Result<Vec<Event>, Broken> {
         let now = self.now;
         let event = match kind {
             Kind::Read => Event::Read(self.etcd.read()),
@@ -129,19 +129,22 @@ impl World {
                     lease,
                     record,
                     replacing,
-                } => Event::Joined(self.etcd.put_member(record, lease, replacing)),
+                } => {
+                    self.note_words(&record);
+                    Event::Joined(self.etcd.put_member(record, lease, replacing))
+                }
                 Action::Claim { lease, records } => {
                     let records = records.into_iter();
                     let records = records.map(|(vip, record)| (vip, (None, record)));
                     let outcomes = self.etcd.put_owners(records.collect(), lease, None);
-                    return told(outcomes, Event::Claimed);
+                    return Ok(told(outcomes, Event::Claimed));
                 }
                 Action::Transfer { to, lease, records } => {
                     let records = records.into_iter();
                     let records =
                         records.map(|(vip, (version, record))| (vip, (Some(version), record)));
-                    let outcomes = self.etcd.put_owners(records.collect(), lease, Some(&to));
-                    return told(outcomes, Event::Transferred);
+                    let outcomes = self.hand_over(records.collect(), lease, &to)?;
+                    return Ok(told(outcomes, Event::Transferred));
                 }
                 Action::Reassert {
                     vip,
@@ -150,7 +153,7 @@ impl World {
                 } => {
                     let records = BTreeMap::from([(vip, (Some(version), record))]);
                     let outcomes = self.etcd.put_owners(records, version.lease, None);
-                    return told(outcomes, Event::Reasserted);
+                    return Ok(told(outcomes, Event::Reasserted));
                 }
                 Action::Release { vip, version } => {
                     Event::Released(vip, self.etcd.delete_owner(vip, version))
@@ -162,7 +165,7 @@ impl World {
                 other => unreachable!("{other:?} is no change of etcd's"),
             },
         };
-        vec![event]
+        Ok(vec![event])
     }
 
     fn answer(&mut self, id: u64, node: u8, events: Vec<Event>) {
