@@ -427,7 +427,11 @@ impl Election {
         let lease = self.lease().map(|(lease, ..)| lease);
         let part = handover.part.clone();
         let vips = || part.iter().filter_map(|ip| self.vips.get(ip));
+        let is_served = |vip: &Vip| vip.is_on(lease) && vip.local == Local::Up;
         match handover.stage {
+            Stage::Waiting if !vips().all(is_served) => {
+                self.drop_one(id, "it is not served here any more");
+            }
             Stage::Waiting => match self.look_at_successor(handover) {
                 Ok(false) => {}
                 Ok(true) => {
@@ -439,7 +443,7 @@ impl Election {
                 Err(why) => self.fail(id, why),
             },
             Stage::Shutting if vips().any(|vip| !vip.is_on(lease)) => {
-                self.fail(id, "the keys went elsewhere meanwhile".to_owned());
+                self.drop_one(id, "the keys went elsewhere meanwhile");
             }
             Stage::Shutting if vips().all(Vip::is_handed_out) => self.commit(id, &part),
             Stage::Shutting => {}
@@ -451,11 +455,7 @@ impl Election {
     /// Whether the successor can take it now; why not, if it never will.
     fn look_at_successor(&self, handover: &HandOver) -> Result<bool, String> {
         let to = &handover.to;
-        let lease = self.lease().map(|(lease, ..)| lease);
         let vips = || handover.part.iter().map(|ip| &self.vips[ip]);
-        if vips().any(|vip| !vip.is_on(lease) || vip.local != Local::Up) {
-            return Err("it is not served here any more".to_owned());
-        }
         let Some(member) = self.view.members.get(to) else {
             return Err(format!("{to} is no member any more"));
         };
@@ -529,7 +529,7 @@ impl Election {
         };
         let vips = || handover.part.iter().map(|ip| &self.vips[ip]);
         if lease.is_none() {
-            return self.fail(id, "our lease has gone".to_owned());
+            return self.drop_one(id, "our lease has gone");
         }
         if vips().any(|vip| vip.is_on(lease)) {
             let why = format!("etcd refused, for {} had changed or gone", handover.to);
@@ -542,6 +542,12 @@ impl Election {
         self.end(id, Progress::Done);
     }
 
+    /// It came to nothing, and not for the successor's sake.
+    fn drop_one(&mut self, id: UnitId, why: &str) {
+        self.end(id, Progress::Failed(why.to_owned()));
+    }
+
+    /// It came to nothing: the successor is left alone for a while.
     fn fail(&mut self, id: UnitId, why: String) {
         let pause = 2 * self.ttl();
         if let Some(handover) = self.handovers.running.get(&id) {
@@ -572,7 +578,7 @@ impl Election {
     pub(super) fn drop_handovers(&mut self) {
         let ids: BTreeSet<UnitId> = self.handovers.running.keys().copied().collect();
         for id in ids {
-            self.end(id, Progress::Failed("the configuration changed".to_owned()));
+            self.drop_one(id, "the configuration changed");
         }
         self.handovers.forget_all();
     }

@@ -39,7 +39,7 @@ impl Election {
             let found = snapshot.owners.get(&ip).cloned();
             self.learn_by_reading(ip, found, snapshot.revision, longest);
         }
-        self.give_up_the_unconfigured(&snapshot);
+        self.give_up_the_unconfigured(snapshot.owners.iter());
         let silence = 2 * self.ttl();
         self.out.push(Action::Watch {
             from_revision: snapshot.revision + 1,
@@ -99,10 +99,14 @@ impl Election {
         }
     }
 
-    /// Shared IPs that an earlier process of this node held, and that this one is not to serve.
-    fn give_up_the_unconfigured(&mut self, snapshot: &Snapshot) {
+    /// Shared IPs that are ours and not to be served here: an earlier process of this node held them, or
+    /// they were handed over to it just as they ceased to be configured.
+    fn give_up_the_unconfigured<'a>(
+        &mut self,
+        owners: impl Iterator<Item = (&'a IpAddr, &'a Keyed<OwnerRecord>)>,
+    ) {
         let lease = self.lease().map(|(id, ..)| id);
-        for (vip, held) in &snapshot.owners {
+        for (vip, held) in owners {
             if Some(held.lease) == lease && !self.vips.contains_key(vip) {
                 self.out.push(Action::Release {
                     vip: *vip,
@@ -123,6 +127,11 @@ impl Election {
             self.view.take_in_change(change);
         }
         self.forget_member_key_if_gone();
+        let puts = changes.iter().filter_map(|change| match change {
+            Change::OwnerPut(ip, held) => Some((ip, held)),
+            _ => None,
+        });
+        self.give_up_the_unconfigured(puts);
         let mut vacated: BTreeMap<UnitId, Option<String>> = BTreeMap::new();
         let mut is_being_taken = false;
         for change in changes {

@@ -214,6 +214,7 @@ impl Vip {
             && !self.is_on(around.lease.map(|(id, _)| id))
             && around.is_candidate
             && around.now >= self.claim_at()
+            && !self.yields(around.now)
     }
 
     pub fn role(&self, now: BootInstant, lease: Option<(LeaseId, BootInstant)>) -> Role {
