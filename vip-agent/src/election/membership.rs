@@ -261,13 +261,15 @@ impl Election {
             return;
         }
         let record = self.member_record();
+        let standing = self.view.members.get(&self.settings.node);
+        // One whose answer was lost may stand there, and not what was answered last.
         let up_to_date = written
             .as_ref()
-            .is_some_and(|(_, written)| *written == record);
+            .is_some_and(|(_, written)| *written == record)
+            && standing.is_none_or(|standing| standing.record == record);
         if up_to_date {
             return;
         }
-        let standing = self.view.members.get(&self.settings.node);
         if let Some(other) = standing.filter(|standing| standing.record.instance != record.instance)
         {
             let other = other.record.clone();

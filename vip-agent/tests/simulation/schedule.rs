@@ -256,7 +256,12 @@ fn drift() -> impl Strategy<Value = i32> {
 }
 
 fn any_timed_fault() -> impl Strategy<Value = (TrueNs, Fault)> {
-    (FAULTS_FROM_MS..FAULTS_UNTIL_MS, any_fault()).prop_map(|(ms, fault)| (ms * MS, fault))
+    // Some at the same time, so that one befalls a node while it is about what another began.
+    let at = prop_oneof![
+        FAULTS_FROM_MS..FAULTS_UNTIL_MS,
+        (FAULTS_FROM_MS / 2_000..FAULTS_UNTIL_MS / 2_000).prop_map(|number| number * 2_000),
+    ];
+    (at, any_fault()).prop_map(|(ms, fault)| (ms * MS, fault))
 }
 
 fn any_fault() -> impl Strategy<Value = Fault> {
