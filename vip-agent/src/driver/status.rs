@@ -8,18 +8,19 @@ use std::{
 
 use super::{BootInstant, Driver, clock, duplicates, interfaces::Interface};
 use crate::{
+    config::VipConfig,
     election::{Mac, Report, Role, to_ms},
     net::Link,
     status::{
-        Counters, EtcdStatus, GateState, GateStatus, InterfaceStatus, LeaseStatus, MemberStatus,
-        State, Status, VipStatus,
+        Counters, DrainStatus, EtcdStatus, GateState, GateStatus, HandOverStatus, InterfaceStatus,
+        LeaseStatus, MemberStatus, State, Status, VipStatus,
     },
 };
 
 /// When things came to be as they are, and when to look again.
 pub(super) struct Since {
     start: SystemTime,
-    roles: BTreeMap<IpAddr, SystemTime>,
+    roles: BTreeMap<IpAddr, (SystemTime, String)>,
     pub look_again_at: BootInstant,
 }
 
@@ -34,13 +35,18 @@ impl Since {
     }
 
     pub fn note(&mut self, report: &Report) {
-        if let Report::Transition { vip, .. } = report {
-            self.roles.insert(*vip, clock::time_of_day());
+        if let Report::Transition { vip, cause, .. } = report {
+            let now = clock::time_of_day();
+            self.roles.insert(*vip, (now, cause.clone()));
         }
     }
 
-    fn of(&self, vip: IpAddr) -> String {
-        rfc3339(self.roles.get(&vip).copied().unwrap_or(self.start))
+    /// Since when it has been what it is, and what made it so.
+    fn of(&self, vip: IpAddr) -> (String, Option<String>) {
+        match self.roles.get(&vip) {
+            Some((at, cause)) => (rfc3339(*at), Some(cause.clone())),
+            None => (rfc3339(self.start), None),
+        }
     }
 }
 
@@ -48,6 +54,7 @@ impl Driver {
     /// `links`: the interfaces as the kernel has them at this moment.
     pub(super) fn status(&self, links: &[Link]) -> Status {
         let now = clock::boot_now();
+        let around = Surroundings::of(self, links);
         let (cluster_id, revision) = self.election.history();
         let health = self.store.health();
         let state = match (self.election.is_stopping(), self.election.is_joined()) {
@@ -62,6 +69,14 @@ impl Driver {
             pid: std::process::id(),
             since: rfc3339(self.since.start),
             state,
+            drained: self
+                .election
+                .drained()
+                .get(&self.config.node)
+                .map(|drained| DrainStatus {
+                    since: drained.since.clone(),
+                    force: drained.force,
+                }),
             waiting_for: self.waiting_for(&health),
             warnings: [
                 self.upkeep.warnings(),
@@ -104,11 +119,8 @@ impl Driver {
                 .interfaces
                 .all
                 .iter()
-                .flat_map(|one| {
-                    one.config
-                        .ips()
-                        .map(move |vip| self.vip_status(vip, one, links, now))
-                })
+                .flat_map(|one| one.config.vips.iter().map(move |vip| (vip, one)))
+                .map(|(vip, one)| self.vip_status(vip, one, &around, now))
                 .collect(),
         }
     }
@@ -165,13 +177,14 @@ impl Driver {
 
     fn vip_status(
         &self,
-        ip: IpAddr,
+        vip: &VipConfig,
         one: &Interface,
-        links: &[Link],
+        around: &Surroundings,
         now: BootInstant,
     ) -> VipStatus {
-        let ifindex = one.link.as_ref().map(|link| link.ifindex);
-        let is_there = |link: &Link| Some(link.ifindex) == ifindex && link.shared.contains(&ip);
+        let ip = vip.ip;
+        let ifindex = one.link.as_ref().map_or(0, |link| link.ifindex);
+        let (since, cause) = self.since.of(ip);
         let (role, owner, epoch) = self
             .election
             .role(ip, now)
@@ -180,11 +193,16 @@ impl Driver {
             ip,
             interface: one.config.name.clone(),
             role: role.to_string(),
-            since: self.since.of(ip),
+            since,
+            cause,
+            priority: vip.priority,
+            group: vip.group.clone(),
             owner: owner.map(str::to_owned),
             epoch,
-            gate: self.gate_status(ip, one, now),
-            address: links.iter().any(is_there),
+            next: around.next.get(&ip).cloned().unwrap_or_default(),
+            handover: self.handover(ip),
+            gate: gate_status(one, around.gates.get(&ip).copied(), now),
+            address: around.addresses.contains(&(ifindex, ip)),
             unfit: self
                 .told
                 .get(&ip)
@@ -194,35 +212,21 @@ impl Driver {
         }
     }
 
-    /// As the kernel has it, which is what counts.
-    fn gate_status(&self, ip: IpAddr, one: &Interface, now: BootInstant) -> GateStatus {
-        let closed = GateStatus {
-            state: GateState::Closed,
-            remaining_ms: 0,
-        };
-        if !one.is_fenced() {
-            return GateStatus {
-                state: GateState::Unfenced,
-                remaining_ms: 0,
-            };
+    /// What is being handed over, by us or to us.
+    fn handover(&self, ip: IpAddr) -> Option<HandOverStatus> {
+        if let Some(passing) = self.election.passing(ip) {
+            return Some(HandOverStatus {
+                to: passing.to.to_owned(),
+                why: Some(passing.why.to_string()),
+                waits_for_successor: passing.waits,
+            });
         }
-        let Some(dataplane) = &self.dataplane else {
-            return closed;
-        };
-        let gates = dataplane.gates().unwrap_or_default();
-        let own = gates
-            .iter()
-            .find(|(vip, _)| *vip == ip)
-            .map_or(0, |(_, gate)| gate.deadline_ns);
-        let deadline = own.min(dataplane.lease_deadline_ns());
-        let remaining = Duration::from_nanos(deadline.saturating_sub(now.as_ns()));
-        if remaining.is_zero() {
-            return closed;
-        }
-        GateStatus {
-            state: GateState::Open,
-            remaining_ms: to_ms(remaining),
-        }
+        let to = self.election.successor(ip)?;
+        Some(HandOverStatus {
+            to: to.to_owned(),
+            why: None,
+            waits_for_successor: true,
+        })
     }
 
     fn counters(&self, ip: IpAddr) -> Counters {
@@ -243,6 +247,52 @@ impl Driver {
             sent: counted.sent,
             fenced: counted.fenced,
         }
+    }
+}
+
+/// What is looked up once for all shared IPs: there may be hundreds.
+struct Surroundings {
+    /// When each gate shuts, as the kernel has it, which is what counts.
+    gates: BTreeMap<IpAddr, u64>,
+    /// The shared IPs that are there, and on which interface.
+    addresses: BTreeSet<(u32, IpAddr)>,
+    next: BTreeMap<IpAddr, Vec<String>>,
+}
+
+impl Surroundings {
+    fn of(driver: &Driver, links: &[Link]) -> Self {
+        let dataplane = driver.dataplane.as_ref();
+        let gates = dataplane.map(|dataplane| {
+            let lease = dataplane.lease_deadline_ns();
+            let gates = dataplane.gates().unwrap_or_default().into_iter();
+            gates.map(move |(vip, gate)| (vip, gate.deadline_ns.min(lease)))
+        });
+        let addresses = links
+            .iter()
+            .flat_map(|link| link.shared.iter().map(|ip| (link.ifindex, *ip)));
+        let next = driver.election.units().into_iter().flat_map(|unit| {
+            let line = unit.line.iter().map(|next| next.node.to_owned());
+            let line: Vec<String> = line.collect();
+            unit.vips.iter().map(move |vip| (*vip, line.clone()))
+        });
+        Self {
+            gates: gates.into_iter().flatten().collect(),
+            addresses: addresses.collect(),
+            next: next.collect(),
+        }
+    }
+}
+
+fn gate_status(one: &Interface, deadline_ns: Option<u64>, now: BootInstant) -> GateStatus {
+    let remaining_ns = deadline_ns.unwrap_or(0).saturating_sub(now.as_ns());
+    let (state, remaining_ms) = match to_ms(Duration::from_nanos(remaining_ns)) {
+        _ if !one.is_fenced() => (GateState::Unfenced, 0),
+        0 if remaining_ns == 0 => (GateState::Closed, 0),
+        remaining_ms => (GateState::Open, remaining_ms),
+    };
+    GateStatus {
+        state,
+        remaining_ms,
     }
 }
 

@@ -5,6 +5,7 @@ mod report;
 
 pub use render::render;
 pub use report::{
-    CheckState, CheckStatus, ConflictResponse, ConflictStatus, Counters, EtcdStatus, GateState,
-    GateStatus, HookStatus, InterfaceStatus, LeaseStatus, MemberStatus, State, Status, VipStatus,
+    CheckState, CheckStatus, ConflictResponse, ConflictStatus, Counters, DrainStatus, EtcdStatus,
+    GateState, GateStatus, HandOverStatus, HookStatus, InterfaceStatus, LeaseStatus, MemberStatus,
+    State, Status, VipStatus,
 };

@@ -21,6 +21,9 @@ pub struct Status {
     pub since: String,
     /// How far it has come.
     pub state: State,
+    /// Whether it is to hold nothing.
+    #[serde(default)]
+    pub drained: Option<DrainStatus>,
     /// What keeps it from serving, if anything.
     pub waiting_for: Vec<String>,
     /// What is amiss and does not keep it from serving.
@@ -54,6 +57,15 @@ pub enum State {
     Joined,
     /// On its way out.
     Stopping,
+}
+
+/// That a node is to hold nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Since when, RFC 3339, by the clock of who asked for it.
+    pub since: String,
+    /// Whether it gives up also what nobody else can take.
+    pub force: bool,
 }
 
 /// The lease that all depends on.
@@ -167,10 +179,25 @@ pub struct VipStatus {
     pub role: String,
     /// Since when, RFC 3339.
     pub since: String,
+    /// What made it so, since the agent started.
+    #[serde(default)]
+    pub cause: Option<String>,
+    /// This node's priority for it.
+    #[serde(default)]
+    pub priority: u8,
+    /// With which others it moves as one.
+    #[serde(default)]
+    pub group: Option<String>,
     /// Who has it.
     pub owner: Option<String>,
     /// The owner key's revision.
     pub epoch: i64,
+    /// Who could take it from its owner, who would be first.
+    #[serde(default)]
+    pub next: Vec<String>,
+    /// Where it is about to go.
+    #[serde(default)]
+    pub handover: Option<HandOverStatus>,
     /// The kernel's gate.
     pub gate: GateStatus,
     /// Whether the address is on the interface.
@@ -183,6 +210,17 @@ pub struct VipStatus {
     pub conflict: Option<ConflictStatus>,
     /// What its frames came to, since the counters were made.
     pub counters: Counters,
+}
+
+/// A hand-over that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandOverStatus {
+    /// To which node.
+    pub to: String,
+    /// Why, where its owner is asked.
+    pub why: Option<String>,
+    /// Whether that node is not ready yet, as far as is known here: its owner serves it until then.
+    pub waits_for_successor: bool,
 }
 
 /// A gate.

@@ -1,6 +1,7 @@
 //! Transitions, one sentence a test. A little rig stands in for the kernel and for netlink (they do
 //! at once what they are told); etcd's answers are given by hand.
 
+mod cluster;
 mod configuration;
 mod conflict;
 mod doubt;
