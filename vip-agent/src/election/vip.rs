@@ -277,6 +277,9 @@ impl Vip {
     pub fn begin_another_history(&mut self, wait_until: BootInstant, serving: bool) {
         self.revision = 0;
         self.key = Key::Unknown;
+        // What it finds vacant in that one is another vacancy.
+        self.vacancy = None;
+        self.probe = Probe::Due;
         if self.local != Local::Up || !serving {
             self.waits_until = self.waits_until.max(wait_until);
         }

@@ -558,9 +558,15 @@ impl Machine {
         let vacant = |vip: &IpAddr| matches!(election.role(*vip, now), Some((Role::Vacant, ..)));
         let found: Vec<IpAddr> = self.found_vacant.extract_if(.., vacant).collect();
         let record = self.owner_record(&self.settings.node);
-        let claims = found.into_iter().map(|vip| Action::Claim {
+        let units = found.into_iter().map(|vip| {
+            let mut unit = self.group_of(&BTreeSet::from([vip]));
+            unit.insert(vip);
+            unit
+        });
+        let units: BTreeSet<BTreeSet<IpAddr>> = units.collect();
+        let claims = units.into_iter().map(|unit| Action::Claim {
             lease,
-            records: BTreeMap::from([(vip, record.clone())]),
+            records: unit.into_iter().map(|vip| (vip, record.clone())).collect(),
         });
         claims.collect()
     }

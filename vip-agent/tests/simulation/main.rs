@@ -104,7 +104,11 @@ fn first_violation_of(mutant: Mutant) -> Option<()> {
 fn last_found_at(mutant: Mutant) -> u32 {
     match mutant {
         Mutant::ClaimsWhatItFoundVacant => 7_280,
-        Mutant::ReopensOnTheOldRevision => 1_490,
+        Mutant::ReopensOnTheOldRevision => 2_780,
+        Mutant::TtlAskedFor => 2_110,
+        Mutant::ReopensAfterAHandOver => 510,
+        Mutant::HandsOverWhateverIsThere => 1_930,
+        Mutant::TakesAnOldWord => 1_930,
         _ => 0,
     }
 }

@@ -298,6 +298,20 @@ impl Node {
 }
 
 impl Process {
+    /// What it saw become vacant is not to be asked for, also if it was told of no owner in between.
+    pub fn note_vacated(&mut self, event: &Event) {
+        let Event::Watched(changes) = event else {
+            return;
+        };
+        for change in changes {
+            if let Change::OwnerGone { vip, .. } = change
+                && let Some(heard) = self.strangers.get_mut(vip)
+            {
+                heard.asked = None;
+            }
+        }
+    }
+
     /// Takes note of what an event tells of drained nodes.
     pub fn note_drained(&mut self, me: &str, event: &Event) {
         match event {

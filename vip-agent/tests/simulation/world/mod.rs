@@ -288,6 +288,7 @@ impl World {
                 self.rewritten_until = self.now + longest_hold();
                 self.restored = true;
                 self.sent.clear();
+                self.forget_what_was_given_up();
                 self.poll_all();
                 Ok(())
             }

@@ -58,6 +58,17 @@ impl World {
         self.moves.words.extend(words);
     }
 
+    /// What was under way is lost, and revisions are given out again.
+    pub(super) fn forget_what_was_given_up(&mut self) {
+        for process in self
+            .nodes
+            .iter_mut()
+            .filter_map(|node| node.process.as_mut())
+        {
+            process.given_up.clear();
+        }
+    }
+
     /// Whether an action keeps to the rules of hand-overs, groups and drained nodes.
     pub(super) fn judge_moves(&mut self, node: u8, action: &Action) -> Result<(), Broken> {
         let standing = &mut self.nodes[usize::from(node)];

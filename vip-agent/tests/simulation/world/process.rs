@@ -83,6 +83,7 @@ impl World {
             }
             let now = clock.at(now);
             process.note_drained(&standing.name, &event);
+            process.note_vacated(&event);
             if let Event::Conflict { vip, .. } = &event {
                 process.strangers.entry(*vip).or_default().at = Some(now);
             }
