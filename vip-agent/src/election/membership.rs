@@ -394,6 +394,20 @@ impl Election {
         }
     }
 
+    /// Whether our member key says otherwise of what we stand ready for than is so.
+    pub(super) fn is_other_word_due(&self, units: &[UnitId]) -> bool {
+        let Membership::In {
+            written: Some((_, written)),
+            ..
+        } = &self.membership
+        else {
+            return false;
+        };
+        let ready = self.readiness_of(units);
+        let mut ips = units.iter().flat_map(|id| self.units.ips(*id));
+        self.joining.is_none() && ips.any(|ip| ready.get(ip) != written.ready.get(ip))
+    }
+
     /// What this node stands ready to take over from others.
     pub(super) fn readiness_of(&self, units: &[UnitId]) -> BTreeMap<IpAddr, Readiness> {
         let record = self.owner_record();

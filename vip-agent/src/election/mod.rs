@@ -416,13 +416,12 @@ impl Election {
             Scope::One(ip) => self.units.of(ip).into_iter().collect(),
         };
         self.advance_handovers(&units);
-        let was_ready = self.readiness_of(&units);
         self.advance_vips(&units);
         self.claim_what_is_due(&units);
         let offers_otherwise = std::mem::take(&mut self.offers_otherwise);
         if matches!(self.scope, Scope::All)
             || offers_otherwise
-            || self.readiness_of(&units) != was_ready
+            || self.is_other_word_due(&units)
         {
             self.write_member_key();
         }

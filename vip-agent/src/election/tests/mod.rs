@@ -5,6 +5,7 @@ mod cluster;
 mod configuration;
 mod conflict;
 mod doubt;
+mod handover;
 mod transitions;
 
 use super::{vip::Key, *};
@@ -276,6 +277,8 @@ impl Rig {
                 Action::Claim { .. } => Some("claim"),
                 Action::Reassert { .. } => Some("reassert"),
                 Action::Release { .. } => Some("release"),
+                Action::Transfer { .. } => Some("transfer"),
+                Action::Forget(_) => Some("forget"),
                 Action::Leave { .. } => Some("leave"),
                 Action::SetLeaseDeadline(at) if *at == BootInstant::BOOT => Some("close all"),
                 Action::Exit(_) => Some("exit"),
