@@ -29,9 +29,10 @@ const ALLOWED: Duration = Duration::from_millis(2000 + 1200 + 3000);
 /// another member too.
 const COUNTED: Duration = Duration::from_secs(10);
 const NOISE: f64 = 0.5;
-const SLOT: Duration = Duration::from_millis(10);
-/// Announcements in one slot, by one node. A storm would be all of its new shared IPs' at once: at least 50.
-const NO_STORM: usize = 40;
+const SLOT: Duration = Duration::from_millis(5);
+/// Announcements in one slot, by one node: of 16 shared IPs at once and 4 more each millisecond, of which each of IPv4 has two. A storm would be all of
+/// its new ones' at once: 75.
+const NO_STORM: usize = 60;
 
 #[test]
 fn three_hundred_spread_over_three_nodes_and_move_when_one_loses_its_power() -> Result<()> {

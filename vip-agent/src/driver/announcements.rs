@@ -1,13 +1,15 @@
-//! Telling the network who owns what, on a schedule per shared IP.
+//! Telling the network who owns what, on a schedule per shared IP, and at a pace for all together.
 
-use std::{collections::BTreeMap, net::IpAddr};
+mod queue;
+
+use std::net::IpAddr;
 
 use super::{Announcer, BootInstant, Interfaces, clock};
-use crate::net::Schedule;
+use queue::Queue;
 
 pub(super) struct Announcements {
     announcer: Announcer,
-    schedules: BTreeMap<IpAddr, Schedule>,
+    queue: Queue,
     deadline: BootInstant,
 }
 
@@ -15,21 +17,21 @@ impl Announcements {
     pub fn new(announcer: Announcer) -> Self {
         Self {
             announcer,
-            schedules: BTreeMap::new(),
+            queue: Queue::new(),
             deadline: BootInstant::BOOT,
         }
     }
 
-    /// Announces now, and goes on.
+    /// Announces as soon as the pace allows, which is now unless many begin together, and goes on.
     pub fn begin(&mut self, vip: IpAddr, interfaces: &Interfaces) {
         let now = clock::boot_now();
-        self.schedules.insert(vip, Schedule::starting(now));
+        self.queue.begin(vip, now);
         self.send_due(now, interfaces);
     }
 
     /// Announces again what is being announced: something was amiss with it.
     pub fn repeat(&mut self, vip: IpAddr, interfaces: &Interfaces) {
-        if self.schedules.contains_key(&vip) {
+        if self.queue.has(vip) {
             self.begin(vip, interfaces);
         }
     }
@@ -40,7 +42,7 @@ impl Announcements {
     }
 
     pub fn end(&mut self, vip: IpAddr) {
-        self.schedules.remove(&vip);
+        self.queue.end(vip);
     }
 
     /// Asks once whether anybody has it.
@@ -55,29 +57,29 @@ impl Announcements {
     }
 
     pub fn next_due(&self) -> Option<BootInstant> {
-        self.schedules.values().map(Schedule::next_due).min()
+        self.queue.next_due()
     }
 
     pub fn send_due(&mut self, now: BootInstant, interfaces: &Interfaces) {
-        for (vip, schedule) in &mut self.schedules {
-            if schedule.next_due() > now {
-                continue;
-            }
-            schedule.sent(now);
-            let Some(interface) = interfaces.of(*vip) else {
-                continue;
-            };
-            let Some(link) = &interface.link else {
-                continue;
-            };
-            if !interface.is_fenced() && now >= self.deadline {
-                continue;
-            }
-            if let Err(error) = self.announcer.send(link.ifindex, link.mac, *vip) {
-                // A shut gate lets no announcement out; the one to follow when it reopens is the
-                // election's to order.
-                tracing::debug!(%vip, interface = link.name, %error, "not announced");
-            }
+        while let Some(vip) = self.queue.pop_due(now) {
+            self.send(vip, now, interfaces);
+        }
+    }
+
+    fn send(&mut self, vip: IpAddr, now: BootInstant, interfaces: &Interfaces) {
+        let Some(interface) = interfaces.of(vip) else {
+            return;
+        };
+        let Some(link) = &interface.link else {
+            return;
+        };
+        if !interface.is_fenced() && now >= self.deadline {
+            return;
+        }
+        if let Err(error) = self.announcer.send(link.ifindex, link.mac, vip) {
+            // A shut gate lets no announcement out; the one to follow when it reopens is the
+            // election's to order.
+            tracing::debug!(%vip, interface = link.name, %error, "not announced");
         }
     }
 }

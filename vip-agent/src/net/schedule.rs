@@ -13,7 +13,7 @@ const BURST: [Duration; 2] = [Duration::from_millis(1_100), Duration::from_milli
 /// the three to find out by unreachability detection, which takes them some seconds (§7.3.3).
 const REFRESH: Duration = Duration::from_secs(60);
 
-/// One shared IP's announcements: at once, after 1.1 s and 2.2 s, then every 60 s.
+/// One shared IP's announcements: at once, 1.1 s and 2.2 s after that one was sent, then every 60 s.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     start: BootInstant,
@@ -38,6 +38,9 @@ impl Schedule {
 
     /// One was sent.
     pub fn sent(&mut self, now: BootInstant) {
+        if self.sent == 0 {
+            self.start = now;
+        }
         self.next_due = match BURST.get(self.sent) {
             Some(after) => self.start + *after,
             None => now + REFRESH,
@@ -61,5 +64,16 @@ mod tests {
             schedule.sent(due);
         }
         assert_eq!(offsets_ms, [0, 1_100, 2_200, 62_200, 122_200]);
+    }
+
+    #[test]
+    fn what_had_to_wait_keeps_its_distance_afterwards() {
+        let start = BootInstant::from_ns(5_000_000_000);
+        let mut schedule = Schedule::starting(start);
+        let late = start + Duration::from_millis(70);
+        schedule.sent(late);
+        assert_eq!(schedule.next_due(), late + BURST[0]);
+        schedule.sent(late + BURST[0]);
+        assert_eq!(schedule.next_due(), late + BURST[1]);
     }
 }
