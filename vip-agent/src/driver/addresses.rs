@@ -259,10 +259,13 @@ impl Addresses {
     pub fn compare(&mut self, links: &[Link], removed: &[Removed], interfaces: &Interfaces) {
         let now = clock::boot_now();
         let mut gone = Vec::new();
+        let there = links
+            .iter()
+            .flat_map(|link| link.shared.iter().map(|vip| (Some(link.ifindex), *vip)));
+        let there: BTreeSet<(Option<u32>, IpAddr)> = there.collect();
         for (vip, held) in &mut self.held {
-            let is_at =
-                |link: &&Link| Some(link.ifindex) == held.ifindex && link.shared.contains(vip);
-            if held.goal == Goal::Keep && held.is_there && !links.iter().any(|link| is_at(&link)) {
+            let is_there = there.contains(&(held.ifindex, *vip));
+            if held.goal == Goal::Keep && held.is_there && !is_there {
                 held.is_there = false;
                 held.lost = true;
                 held.due = now.max(held.put_at + PUT_BACK_EVERY);

@@ -183,6 +183,11 @@ impl Inputs {
             event = kernel => Input::Kernel(event),
         }
     }
+
+    /// Whether the next input is there, and of the kind that comes in numbers.
+    fn has_answers(&self) -> bool {
+        !self.addresses.is_empty() || !self.store.is_empty()
+    }
 }
 
 impl Signals {
@@ -231,10 +236,15 @@ impl Driver {
                 Input::Read(reading) => self.take_in_config(reading).await?,
                 Input::Time => self.on_time().await?,
             };
-            if let Some(exit) = exit {
-                return Ok(exit);
+            let exit = match exit {
+                None => self.look_at_errands()?,
+                exit => exit,
+            };
+            // What is at hand already may ask for more of the same.
+            if exit.is_some() || !inputs.has_answers() {
+                self.store.flush();
             }
-            if let Some(exit) = self.look_at_errands()? {
+            if let Some(exit) = exit {
                 return Ok(exit);
             }
         }
@@ -253,7 +263,6 @@ impl Driver {
                 events.extend(self.perform(action)?);
             }
         }
-        self.store.flush();
         Ok(exit)
     }
 
@@ -357,6 +366,12 @@ impl Driver {
             if let Some(exit) = self.take_in_kernel_event(Ok(event))? {
                 return Ok(Some(exit));
             }
+        }
+        // It looks at all that it has, so it is not called upon for what is not its own: announcements
+        // of many wake this loop each millisecond.
+        let is_due = |at| at <= clock::boot_now();
+        if !self.election.next_timeout().is_some_and(is_due) {
+            return Ok(None);
         }
         self.feed(Event::Tick)
     }

@@ -47,7 +47,7 @@ impl Neighbours {
                 owner: Some(mac), ..
             } if mac != Mac::default() && !is_ours(mac) => {
                 self.owners.insert(vip, mac);
-                self.look_at(interfaces);
+                self.tell(vip, mac, interfaces);
             }
             _ => {
                 self.owners.remove(&vip);
@@ -68,21 +68,21 @@ impl Neighbours {
     /// Tells the kernel what it does not know yet. It forgets all of a link that goes down, and of IPv6
     /// where that is switched off.
     pub fn look_at(&mut self, interfaces: &Interfaces) {
-        let mut new = Vec::new();
-        for (vip, mac) in &self.owners {
-            let interface = interfaces.of(*vip).filter(|one| one.speaks(*vip));
-            let link = interface.and_then(|one| one.link.as_ref());
-            let Some(link) = link.filter(|link| link.up) else {
-                self.told.remove(vip);
-                continue;
-            };
-            let known = self.told.insert(*vip, (link.ifindex, *mac));
-            if known != Some((link.ifindex, *mac)) {
-                new.push(Order::Set(*vip, link.ifindex, *mac));
-            }
+        for (vip, mac) in self.owners.clone() {
+            self.tell(vip, mac, interfaces);
         }
-        for order in new {
-            self.order(order);
+    }
+
+    fn tell(&mut self, vip: IpAddr, mac: Mac, interfaces: &Interfaces) {
+        let interface = interfaces.of(vip).filter(|one| one.speaks(vip));
+        let link = interface.and_then(|one| one.link.as_ref());
+        let Some(link) = link.filter(|link| link.up) else {
+            self.told.remove(&vip);
+            return;
+        };
+        let known = self.told.insert(vip, (link.ifindex, mac));
+        if known != Some((link.ifindex, mac)) {
+            self.order(Order::Set(vip, link.ifindex, mac));
         }
     }
 

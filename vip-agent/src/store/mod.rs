@@ -117,6 +117,10 @@ impl Store {
     /// Sends off what `action` asks of etcd, or gathers it: changes of owner keys go with the next
     /// [`flush`](Self::flush). Returns it if it is none of the store's.
     pub fn request(&mut self, action: Action) -> Option<Action> {
+        if self.gathered.len() >= owners::MOST_UNITS {
+            // These wait for no more.
+            self.flush();
+        }
         let shared = Rc::clone(&self.shared);
         match action {
             Action::Read => spawn(async move {
