@@ -241,9 +241,8 @@ impl Driver {
                 exit => exit,
             };
             // What is at hand already may ask for more of the same.
-            if exit.is_some() || !inputs.has_answers() {
-                self.store.flush();
-            }
+            self.store
+                .flush_unless(exit.is_none() && inputs.has_answers());
             if let Some(exit) = exit {
                 return Ok(exit);
             }

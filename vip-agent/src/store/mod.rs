@@ -48,6 +48,9 @@ use renew::RenewalStreams;
 /// How often a refusal that stays the same is told.
 const REFUSAL_AGAIN: Duration = Duration::from_secs(60);
 
+/// How long a change of owner keys waits for others to share its request: a gate may be shut meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_millis(3);
+
 /// What the store tells the driver.
 #[derive(Debug)]
 pub enum StoreEvent {
@@ -63,6 +66,8 @@ pub struct Store {
     watch: Option<AbortHandle>,
     /// What [`Store::flush`] sends off.
     gathered: Vec<Unit>,
+    /// Since when the first of them waits.
+    gathered_at: Instant,
 }
 
 /// What the tasks of requests share.
@@ -106,6 +111,7 @@ impl Store {
             }),
             watch: None,
             gathered: Vec::new(),
+            gathered_at: Instant::now(),
         }
     }
 
@@ -117,10 +123,6 @@ impl Store {
     /// Sends off what `action` asks of etcd, or gathers it: changes of owner keys go with the next
     /// [`flush`](Self::flush). Returns it if it is none of the store's.
     pub fn request(&mut self, action: Action) -> Option<Action> {
-        if self.gathered.len() >= owners::MOST_UNITS {
-            // These wait for no more.
-            self.flush();
-        }
         let shared = Rc::clone(&self.shared);
         match action {
             Action::Read => spawn(async move {
@@ -150,24 +152,20 @@ impl Store {
                 spawn(async move { shared.join(lease, record, replacing).await });
             }
             Action::Claim { lease, records } => {
-                self.gathered
-                    .push(Unit::claim(&shared.keys, lease, records));
+                self.gather(Unit::claim(&shared.keys, lease, records));
             }
             Action::Transfer { to, lease, records } => {
-                self.gathered
-                    .push(Unit::transfer(&shared.keys, &to, lease, records));
+                self.gather(Unit::transfer(&shared.keys, &to, lease, records));
             }
             Action::Reassert {
                 vip,
                 version,
                 record,
             } => {
-                self.gathered
-                    .push(Unit::reassert(&shared.keys, vip, version, record));
+                self.gather(Unit::reassert(&shared.keys, vip, version, record));
             }
             Action::Release { vip, version } => {
-                self.gathered
-                    .push(Unit::release(&shared.keys, vip, version));
+                self.gather(Unit::release(&shared.keys, vip, version));
             }
             Action::Leave { lease } => {
                 // It may not overtake what was asked for before it.
@@ -179,11 +177,25 @@ impl Store {
         None
     }
 
+    /// Sends off what was gathered, unless more of it may be `coming` at once and it can wait for that.
+    pub fn flush_unless(&mut self, coming: bool) {
+        if !coming || self.gathered_at.elapsed() >= LONGEST_WAIT {
+            self.flush();
+        }
+    }
+
     /// Sends off what was gathered.
     pub fn flush(&mut self) {
         if !self.gathered.is_empty() {
             owners::send(&self.shared, std::mem::take(&mut self.gathered));
         }
+    }
+
+    fn gather(&mut self, unit: Unit) {
+        if self.gathered.is_empty() {
+            self.gathered_at = Instant::now();
+        }
+        self.gathered.push(unit);
     }
 
     fn watch(&mut self, from_revision: i64, silence: Duration) {

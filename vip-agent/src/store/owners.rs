@@ -14,7 +14,7 @@ use super::{Shared, endpoints::Ask, keys::Keys, records, requests::unchanged, sp
 use crate::election::{Event, LeaseId, Outcome, OwnerRecord, Version};
 
 /// Units in one request: beyond this few round trips are saved, and all of a request fails as one.
-pub(super) const MOST_UNITS: usize = 64;
+const MOST_UNITS: usize = 64;
 /// etcd's `--max-txn-ops` as it is by default, from 3.4 to 3.6. Of a transaction counts the longest of its
 /// three lists: conditions, operations if they hold, operations if not. What is nested has what is left
 /// by the one around it, so the longest lists of both levels add up.

@@ -2,7 +2,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use etcd_client::{Client, PutOptions};
 
-use super::*;
+use super::{super::StoreError, *};
 use crate::election::{Action, Event, LeaseId, MemberRecord, RoundId, Snapshot};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -111,6 +111,22 @@ impl Rounds {
     }
 }
 
+impl Rounds {
+    /// Until a round costs so little that not all can have been read.
+    async fn until_cheap(&mut self, bytes: u64) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let before = self.etcd.sent_bytes();
+            self.confirm().await;
+            if self.etcd.sent_bytes() - before < bytes {
+                return;
+            }
+            let now = tokio::time::Instant::now();
+            assert!(now < deadline, "all is read each time");
+        }
+    }
+}
+
 fn owner_key(number: u32) -> String {
     let vip = IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + number));
     format!("{PREFIX}/owners/{vip}")
@@ -129,6 +145,29 @@ fn a_round_at_rest_costs_the_same_for_one_key_and_for_three_hundred() {
         println!("measured: bytes per round: {of_one} with 1 key, {of_many} with 300");
         assert!(of_many <= of_one + 16, "{of_one}, then {of_many}");
         assert_eq!(rounds.confirm().await.owners.len(), 300);
+    });
+}
+
+#[test]
+fn after_a_connection_was_given_up_all_is_read_and_then_little_again() {
+    run(async || {
+        let mut rounds = Rounds::begin(Etcd::start().await).await;
+        for number in 0..100 {
+            rounds.put_owner(number).await;
+        }
+        // Without the values.
+        let little = 100 * 100;
+        rounds.until_cheap(little).await;
+        for number in 0..5 {
+            let error = StoreError::silence("etcd", TTL);
+            rounds.store.shared.endpoints.fail(0, &error);
+            let before = rounds.etcd.sent_bytes();
+            rounds.put_owner(100 + number).await;
+            let confirmed = rounds.confirm().await;
+            assert!(rounds.etcd.sent_bytes() - before > little);
+            assert_eq!(confirmed.owners.len(), 101 + number as usize);
+            rounds.until_cheap(little).await;
+        }
     });
 }
 
