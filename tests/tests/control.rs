@@ -64,7 +64,7 @@ fn refusals(bed: &mut Bed) -> Result<()> {
         (
             &["transfer", "10.77.0.100", "--to", "n3"],
             "drained",
-            &["n3", "drained since", "undrain --node n3"],
+            &["n3 is drained since", "undrain --node n3"],
         ),
     ] {
         for at in [0, 1] {

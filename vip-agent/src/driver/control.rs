@@ -3,7 +3,7 @@
 //! What an errand waits for is looked at after each turn of the loop: it is the election's knowledge, so an answer says
 //! what etcd has, and not what was sent there.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -73,6 +73,9 @@ struct Drain {
     /// Since when nobody takes what is left.
     stuck_since: Option<BootInstant>,
 }
+
+/// What a drained node keeps, and why nobody else can take it.
+type Stuck = (Vec<IpAddr>, String);
 
 /// What comes of an errand that has come to its end.
 type Ended = Result<Success, Error>;
@@ -421,13 +424,14 @@ impl Driver {
         }
         let stuck = self.nobody_takes(node, &left);
         let now = clock::boot_now();
-        if stuck.len() == units(&left, |vip| self.election.moves_with(vip)).len() {
+        let is_stuck = |vip: &IpAddr| stuck.iter().any(|(vips, _)| vips.contains(vip));
+        if left.iter().all(is_stuck) {
             let since = *drain.stuck_since.get_or_insert(now);
             if now >= since + STUCK_FOR {
                 let message = format!(
                     "{node} is drained and keeps what no other member is fit for: {}; make one fit, \
                      or give it up with --force",
-                    stuck.join("; ")
+                    say(&stuck)
                 );
                 return Some(Err(Error::new(ErrorKind::NobodyElse, message)));
             }
@@ -438,7 +442,7 @@ impl Driver {
             let stuck = if stuck.is_empty() {
                 String::new()
             } else {
-                format!(", of which nobody else is fit for {}", stuck.join("; "))
+                format!(", of which nobody else is fit for {}", say(&stuck))
             };
             let message = format!(
                 "{node} is drained, and holds {} of {} yet: {}{stuck}; it goes on without being \
@@ -457,7 +461,7 @@ impl Driver {
             node: node.to_owned(),
             already,
             member: self.election.members().any(|member| member.node == node),
-            warnings: self.nobody_takes(node, &holds),
+            warnings: self.nobody_takes(node, &holds).iter().map(one).collect(),
             holds,
         }
     }
@@ -467,46 +471,38 @@ impl Driver {
         holdings.remove(node).unwrap_or_default()
     }
 
-    /// Which of these a drained node keeps, because nobody else is fit for them, and why.
-    fn nobody_takes(&self, node: &str, held: &[IpAddr]) -> Vec<String> {
+    /// Which of these a drained node keeps, because nobody else is fit for them or for what they move with, and
+    /// why.
+    fn nobody_takes(&self, node: &str, held: &[IpAddr]) -> Vec<Stuck> {
         let standing = self.election.drained().get(node);
         if standing.is_none_or(|standing| standing.force) {
             return Vec::new();
         }
-        let mut alike: Vec<(String, Vec<IpAddr>)> = Vec::new();
-        for unit in units(held, |vip| self.election.moves_with(vip)) {
-            let Some(obstacles) = unit
-                .first()
-                .and_then(|vip| self.election.obstacles(*vip, node))
-            else {
+        let mut alike: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for vip in held {
+            let Some(obstacles) = self.election.obstacles(*vip, node) else {
                 continue;
             };
-            let why = |(node, obstacle): (&str, Obstacle)| format!("{node} is {obstacle}");
+            let why = |(node, obstacle): (&str, Obstacle)| format!("{node} {obstacle}");
             let why: Vec<String> = obstacles.into_iter().map(why).collect();
             let why = if why.is_empty() {
                 "there is no other member".to_owned()
             } else {
                 why.join(", ")
             };
-            alike.push((why, unit));
+            alike.entry(why).or_default().push(*vip);
         }
-        alike
-            .into_iter()
-            .map(|(why, vips)| format!("{} ({why})", some(&vips)))
-            .collect()
+        alike.into_iter().map(|(why, vips)| (vips, why)).collect()
     }
 }
 
-/// What these move with, each once.
-fn units<'a>(vips: &[IpAddr], moves_with: impl Fn(IpAddr) -> &'a [IpAddr]) -> Vec<Vec<IpAddr>> {
-    let units: BTreeSet<Vec<IpAddr>> = vips
-        .iter()
-        .map(|vip| match moves_with(*vip) {
-            [] => vec![*vip],
-            unit => unit.to_vec(),
-        })
-        .collect();
-    units.into_iter().collect()
+fn say(stuck: &[Stuck]) -> String {
+    let parts: Vec<String> = stuck.iter().map(one).collect();
+    parts.join("; ")
+}
+
+fn one((vips, why): &Stuck) -> String {
+    format!("{} ({why})", some(vips))
 }
 
 fn some(vips: &[IpAddr]) -> String {

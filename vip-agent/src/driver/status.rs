@@ -35,10 +35,21 @@ impl Since {
     }
 
     pub fn note(&mut self, report: &Report) {
-        if let Report::Transition { vip, cause, .. } = report {
-            let now = clock::time_of_day();
-            self.roles.insert(*vip, (now, cause.clone()));
-        }
+        let Report::Transition {
+            vip, old, cause, ..
+        } = report
+        else {
+            return;
+        };
+        // What began it is what people ask for; the steps that follow, to an open gate or a vacancy's end, have
+        // causes of their own.
+        let is_step = matches!(
+            old,
+            Role::Vacant | Role::Claiming | Role::TakingOver | Role::GivingUp
+        );
+        let began = self.roles.get(vip).filter(|_| is_step);
+        let cause = began.map_or(cause, |(_, cause)| cause).clone();
+        self.roles.insert(*vip, (clock::time_of_day(), cause));
     }
 
     /// Since when it has been what it is, and what made it so.
@@ -298,4 +309,47 @@ fn gate_status(one: &Interface, deadline_ns: Option<u64>, now: BootInstant) -> G
 
 pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_told_with_what_began_it() {
+        let vip = IpAddr::from([10, 0, 0, 100]);
+        let mut since = Since::now();
+        let mut cause_after = |old, new, cause: &str| {
+            since.note(&Report::Transition {
+                vip,
+                old,
+                new,
+                cause: cause.to_owned(),
+                epoch: 7,
+                owner: None,
+            });
+            since.of(vip).1.expect("it was just told")
+        };
+        let steps = [
+            (Role::Unknown, Role::Follower, "read from etcd"),
+            (Role::Follower, Role::Vacant, "n1 released it"),
+            (Role::Vacant, Role::Claiming, "time"),
+            (Role::Claiming, Role::TakingOver, "claimed"),
+            (Role::TakingOver, Role::Owner, "gate set"),
+            (Role::Owner, Role::GivingUp, "handed over to n1"),
+            (Role::GivingUp, Role::Follower, "address removed"),
+        ];
+        let causes = steps.map(|(old, new, cause)| cause_after(old, new, cause));
+        let (released, handed) = ("n1 released it", "handed over to n1");
+        let expected = [
+            "read from etcd",
+            released,
+            released,
+            released,
+            released,
+            handed,
+            handed,
+        ];
+        assert_eq!(causes, expected);
+    }
 }

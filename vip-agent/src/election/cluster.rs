@@ -40,7 +40,7 @@ pub struct Candidate<'a> {
     pub holds: usize,
 }
 
-/// Why a node cannot take a shared IP, and what moves with it.
+/// Why a node cannot take a shared IP, and what moves with it: what follows its name in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// It is drained. Since when, in RFC 3339, as far as its record says.
@@ -54,9 +54,9 @@ pub enum Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Drained(since) if since.is_empty() => write!(f, "drained"),
-            Self::Drained(since) => write!(f, "drained since {since}"),
-            Self::Unfit(vip, why) => write!(f, "not fit for {vip}: {why}"),
+            Self::Drained(since) if since.is_empty() => write!(f, "is drained"),
+            Self::Drained(since) => write!(f, "is drained since {since}"),
+            Self::Unfit(vip, why) => write!(f, "is not fit for {vip}: {why}"),
             Self::NotOffered(vip) => {
                 write!(f, "does not offer {vip}: not configured there, or leaving")
             }
@@ -90,7 +90,7 @@ pub enum AskRefused {
         members: Vec<String>,
     },
     /// It is a member, and will not take it.
-    #[error("{to} cannot take it: {obstacle}{}", mend(to, obstacle))]
+    #[error("{to} {obstacle}{}", mend(to, obstacle))]
     Hindered {
         /// Who was asked for.
         to: String,
