@@ -18,9 +18,11 @@ const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 101));
 #[test]
 fn what_is_asked_for_is_done_or_said_why_not_and_who_hangs_holds_up_nobody() -> Result<()> {
     scenario("control", Setup::default(), |bed| {
-        let config = AgentConfig::new(VIP)
+        let mut config = AgentConfig::new(VIP)
             .with_vips(&[VIP, VIP6, OTHER])
             .saying(&BOTH, "group: web");
+        // Beyond what a freeze lasts here.
+        config.ttl = "6s".to_owned();
         bed.start_agent(0, &config)?;
         bed.all_owned(&config.vips, SETTLED_WITHIN)?;
         bed.start_agent(1, &config)?;
@@ -38,6 +40,7 @@ fn what_is_asked_for_is_done_or_said_why_not_and_who_hangs_holds_up_nobody() -> 
         transfers(bed)?;
         at_once(bed)?;
         unfit(bed)?;
+        late(bed)?;
         forced(bed)
     })
 }
@@ -241,6 +244,35 @@ fn unfit(bed: &Bed) -> Result<()> {
     ensure!(revisions(bed)? == before, "owner keys were written");
     std::fs::remove_file(&ill)?;
     member_is(bed, &ALL, "n3", "/fit_for", &Value::from(3))
+}
+
+/// Who does not do what was asked is named.
+fn late(bed: &mut Bed) -> Result<()> {
+    let ask = [
+        "transfer",
+        "10.77.0.100",
+        "--to",
+        "n3",
+        "--timeout",
+        "500ms",
+    ];
+    for (frozen, words) in [
+        (0, "its owner n1 has not begun"),
+        (2, "n3 was asked to get ready, and has not said that it is"),
+    ] {
+        bed.freeze_agent(frozen)?;
+        let answer = bed.type_at(1, &ask)?;
+        bed.thaw_agent(frozen)?;
+        say::line(&format!("late: {}", answer.text()));
+        answer.refused(&["10.77.0.100", words])?;
+        // What had begun may have come to its end.
+        bed.transfer(1, VIP, 0)?.good()?;
+        wait::until_true("n1 to keep it", SETTLED_WITHIN, || {
+            bed.transfer(1, VIP, 0)?.good()?;
+            Ok(bed.owner_of(VIP)? == Some(0))
+        })?;
+    }
+    Ok(())
 }
 
 /// While this file is there, n3 is not well.

@@ -13,6 +13,8 @@ use crate::{
 
 /// How long a drain is waited for, if nothing else is said.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(300);
+/// Longer than the agent waits for etcd, whose answer is bounded by the lease's TTL.
+const ETCD_PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Ask {
@@ -151,10 +153,11 @@ impl Ask {
                     force,
                     wait_ms: wait.then(|| crate::election::to_ms(patience)),
                 };
+                let patience = if wait { patience } else { ETCD_PATIENCE };
                 (request, patience, json, place)
             }
             Self::Undrain { node, json, place } => {
-                (Request::Undrain { node }, DRAIN_PATIENCE, json, place)
+                (Request::Undrain { node }, ETCD_PATIENCE, json, place)
             }
         }
     }

@@ -109,6 +109,8 @@ impl Error {
 pub struct Members {
     /// Who tells it.
     pub seen_by: String,
+    /// Whether that node sees at present what etcd holds; if not, this is what it last knew.
+    pub up_to_date: bool,
     /// Members, and drained nodes that are none, by name.
     pub members: Vec<Node>,
     /// What moves as one, of the shared IPs of the node that tells it.

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::state::socket_in;
 
-/// Longer than the agent's loop ever takes for one turn, and etcd for one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than the agent's loop ever takes for one turn.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Which agent is asked.
 #[derive(Clone, Debug)]

@@ -12,7 +12,15 @@ pub fn render(members: &Members) -> String {
     nodes.extend(members.members.iter().map(node));
     let mut units = vec![Row::new(["SHARED IPS", "OWNER", "SINCE", "NEXT IN LINE"])];
     units.extend(members.units.iter().map(unit));
-    format!("{}\n{}", table(&nodes), table(&units))
+    let doubt = if members.up_to_date {
+        String::new()
+    } else {
+        format!(
+            "{} does not see at present what etcd holds; this is what it last knew:\n\n",
+            members.seen_by
+        )
+    };
+    format!("{doubt}{}\n{}", table(&nodes), table(&units))
 }
 
 /// A row of cells, and lines of what else there is to say of it.
@@ -226,6 +234,7 @@ mod tests {
         ];
         let members = Members {
             seen_by: "a".to_owned(),
+            up_to_date: true,
             members: vec![owner, unfit, drained],
             units,
         };
@@ -245,5 +254,11 @@ web: 10.0.0.1, fd00::1  a, about to go to b  2026-01-01T00:00:00Z  b (200), d (1
 10.0.0.2                nobody               -                     nobody
 "
         );
+        let outdated = Members {
+            up_to_date: false,
+            ..members
+        };
+        let text = render(&outdated);
+        assert!(text.starts_with("a does not see at present"), "{text}");
     }
 }

@@ -297,6 +297,7 @@ impl Driver {
                  more",
                 owners.join(", ")
             )),
+            Passage::Leaving(next) => late(format!("it was about to go from there to {next}")),
             Passage::NotReady => late(format!(
                 "{to} was asked to get ready, and has not said that it is"
             )),

@@ -31,6 +31,7 @@ impl Driver {
         }
         Members {
             seen_by: self.config.node.clone(),
+            up_to_date: self.election.sees_cluster(),
             members: nodes,
             units: self.election.units().into_iter().map(unit).collect(),
         }

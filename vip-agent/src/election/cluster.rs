@@ -125,6 +125,8 @@ pub enum Passage {
     NotReady,
     /// It has, and these owners have not put the keys on its lease yet.
     NotGiven(Vec<String>),
+    /// It is there, and about to go to this other node.
+    Leaving(String),
     /// Somebody else was asked for here since.
     Superseded(String),
 }
@@ -138,6 +140,13 @@ pub struct Passing<'a> {
     pub why: super::Why,
     /// Whether the successor is still waited for: the gate is open until it is ready.
     pub waits: bool,
+}
+
+impl OwnerView<'_> {
+    /// Whether it is this node's, and is not about to go elsewhere.
+    fn stays_at(&self, node: &str) -> bool {
+        self.node == node && self.record.successor.is_none()
+    }
 }
 
 impl Election {
@@ -163,8 +172,7 @@ impl Election {
         if owners.is_empty() {
             return Err(AskRefused::Vacant(vip));
         }
-        let is_there = owners.iter().all(|(_, owner)| owner.node == to);
-        if is_there && owners.len() == unit.len() {
+        if owners.len() == unit.len() && owners.iter().all(|(_, owner)| owner.stays_at(to)) {
             return Err(AskRefused::AlreadyThere { to: to.to_owned() });
         }
         Ok(())
@@ -178,7 +186,7 @@ impl Election {
         };
         let owners = self.owners_of(unit);
         let elsewhere = || owners.iter().filter(|(_, owner)| owner.node != to);
-        if owners.len() == unit.len() && elsewhere().next().is_none() {
+        if owners.len() == unit.len() && owners.iter().all(|(_, owner)| owner.stays_at(to)) {
             return Passage::There;
         }
         if let Err(refused) = self.may_take(unit, to) {
@@ -190,6 +198,13 @@ impl Election {
             .filter(|(one, _)| *one != to)
         {
             return Passage::Superseded(other.to_owned());
+        }
+        if elsewhere().next().is_none()
+            && let Some(next) = owners
+                .iter()
+                .find_map(|(_, owner)| owner.record.successor.as_ref())
+        {
+            return Passage::Leaving(next.clone());
         }
         let names = |owners: &mut dyn Iterator<Item = &(IpAddr, OwnerView<'_>)>| {
             let mut names: Vec<String> = owners.map(|(_, owner)| owner.node.to_owned()).collect();

@@ -153,6 +153,15 @@ fn how_far_a_hand_over_has_come_is_told_by_what_etcd_has() {
     assert_ne!(passage(&rig), Passage::There);
     rig.put_owner(vip(), "n2", OTHERS);
     assert_eq!(passage(&rig), Passage::There);
+    let to = "n2".to_owned();
+    assert_eq!(rig.refused(vip(), "n2"), AskRefused::AlreadyThere { to });
+    // It is there, and not to stay.
+    rig.revision += 1;
+    let mut leaving = owned_by("n2", OTHERS, rig.revision);
+    leaving.record.successor = Some(NODE.to_owned());
+    rig.watch(Change::OwnerPut(vip(), leaving));
+    assert_eq!(passage(&rig), Passage::Leaving(NODE.to_owned()));
+    assert_eq!(rig.election.may_go(vip(), "n2"), Ok(()));
     rig.revision += 1;
     rig.watch(Change::MemberGone {
         node: "n2".to_owned(),
