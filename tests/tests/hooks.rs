@@ -102,6 +102,29 @@ fn an_agent_tells_hooks_what_the_one_before_did_not_live_to_tell() -> Result<()>
 }
 
 #[test]
+fn hooks_that_are_new_are_told_of_what_is_removed() -> Result<()> {
+    let setup = Setup {
+        nodes: 1,
+        ..Setup::default()
+    };
+    scenario("hooks by reload", setup, |bed| {
+        agents_up(bed, &AgentConfig::of_both_families())?;
+        let hooked = writing(bed)?;
+        hooked.write(&bed.nodes[0], &bed.cluster)?;
+        let said = bed.type_at(0, &["reload"])?.good()?;
+        ensure!(said == "taken up: changed what is said of all\n", "{said}");
+        let fewer = hooked.with_vips(&BOTH[..1]);
+        fewer.write(&bed.nodes[0], &bed.cluster)?;
+        bed.type_at(0, &["reload"])?.good()?;
+        let told = hook(bed, 0, BOTH[1], "become-follower")?;
+        ensure!(told.says("interface") == "eth0", "{told:?}");
+        let all = told_on(bed, 0)?;
+        ensure!(all.len() == 1, "{all:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_hook_that_hangs_is_killed_and_holds_up_no_failover() -> Result<()> {
     scenario("hooks that hang", Setup::default(), |bed| {
         let pids = bed.directory().join("pids");

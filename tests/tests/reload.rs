@@ -1,4 +1,4 @@
-//! Another configuration for agents that run, at SIGHUP.
+//! Another configuration for agents that run.
 
 use std::fs;
 use std::net::IpAddr;
@@ -22,15 +22,15 @@ fn shared_ips_come_and_go_and_the_others_are_not_touched() -> Result<()> {
 
         let more = config.clone().with_vips(&[VIP, BOTH[1], MORE]);
         for index in ALL {
-            reload(bed, index, &more)?;
-            taken_up(bed, index, "changes=added 10.77.0.101")?;
+            let said = reload(bed, index, &more)?;
+            ensure!(said == "taken up: added 10.77.0.101\n", "{said}");
         }
         let owner_of_more = bed.settled(MORE, &ALL, SETTLED_WITHIN)?;
         ensure!(bed.nodes[owner_of_more].has_address(MORE)?);
 
         // It is handed on to who has it still, and gone where it is configured no longer.
-        reload(bed, owner_of_more, &config)?;
-        taken_up(bed, owner_of_more, "changes=removed 10.77.0.101")?;
+        let said = reload(bed, owner_of_more, &config)?;
+        ensure!(said == "taken up: removed 10.77.0.101\n", "{said}");
         let next = wait::until("another owner of it", SETTLED_WITHIN, || {
             let mut owners = ALL.into_iter().filter(|index| *index != owner_of_more);
             let owns = |index: &usize| {
@@ -132,39 +132,34 @@ fn a_bad_new_configuration_is_refused_and_the_old_one_goes_on() -> Result<()> {
             ),
         ] {
             fs::write(&file, bad)?;
-            bed.agent(0)?.signal(Signal::SIGHUP)?;
-            wait::until_true(&format!("the log to say {says}"), SETTLED_WITHIN, || {
-                let log = bed.agent_log(0)?;
-                let told = |line: &str| {
-                    line.contains("ERROR")
-                        && line.contains("the old one goes on")
-                        && line.contains(says)
-                };
-                Ok(log.lines().any(told))
-            })?;
+            bed.type_at(0, &["reload"])?.refused(&[says])?;
+            let log = bed.agent_log(0)?;
+            let told = |line: &str| {
+                line.contains("ERROR")
+                    && line.contains("the old one goes on")
+                    && line.contains(says)
+            };
+            ensure!(log.lines().any(told), "{log}");
         }
-        // A good one is taken up all the same.
+        // A good one is taken up all the same, also at a signal.
         fs::write(&file, format!("{good}preempt: 30s\n"))?;
         bed.agent(0)?.signal(Signal::SIGHUP)?;
-        taken_up(bed, 0, "changes=changed what is said of all")?;
+        wait::until_true("the log to say that it is taken up", SETTLED_WITHIN, || {
+            let log = bed.agent_log(0)?;
+            let told =
+                |line: &str| line.contains("configured anew changes=changed what is said of all");
+            Ok(log.lines().any(told))
+        })?;
         ensure!(epochs(bed, owner)? == before);
         unnoticed("reloads of what is bad", &probe, mark)?;
         never_two(&probe.finish()?)
     })
 }
 
-fn reload(bed: &mut Bed, index: usize, config: &AgentConfig) -> Result<()> {
+/// Has the agent take up another configuration; returns what it says of that.
+fn reload(bed: &Bed, index: usize, config: &AgentConfig) -> Result<String> {
     config.write(&bed.nodes[index], &bed.cluster)?;
-    bed.agent(index)?.signal(Signal::SIGHUP)
-}
-
-fn taken_up(bed: &Bed, index: usize, says: &str) -> Result<()> {
-    let name = bed.nodes[index].name();
-    wait::until_true(&format!("{name} to say {says}"), SETTLED_WITHIN, || {
-        let log = bed.agent_log(index)?;
-        let told = |line: &str| line.contains("configured anew") && line.contains(says);
-        Ok(log.lines().any(told))
-    })
+    bed.type_at(index, &["reload"])?.good()
 }
 
 /// Nothing is left of a shared IP on a node: no address, no gate, no word in the status.

@@ -278,6 +278,7 @@ mod tests {
             "drain --timeout 5s",
             "undrain --wait",
             "members cp-1",
+            "reload a.yaml",
         ] {
             let words = ["vip-agent"].into_iter().chain(line.split_whitespace());
             let error = Cli::try_parse_from(words).expect_err(line);

@@ -15,6 +15,8 @@ use crate::{
 const DRAIN_PATIENCE: Duration = Duration::from_secs(300);
 /// Longer than the agent waits for etcd, whose answer is bounded by the lease's TTL.
 const ETCD_PATIENCE: Duration = Duration::from_secs(180);
+/// How long a configuration may take to be read.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Ask {
@@ -31,6 +33,17 @@ pub(super) enum Ask {
     },
     /// Show who is in, who holds which shared IP, and who is next
     Members {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: AgentPlace,
+    },
+    /// Have the agent read its configuration again, and take it up
+    #[command(
+        after_help = "All of it is taken up, or nothing: what is wrong with it, or only a restart can change, is said, and the old one goes on. Exit codes: 0 taken up, 1 not, 2 usage"
+    )]
+    Reload {
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -123,6 +136,7 @@ impl Ask {
     fn into_request(self) -> (Request, Duration, bool, AgentPlace) {
         match self {
             Self::Status { json, place, .. } => (Request::Status {}, Duration::ZERO, json, place),
+            Self::Reload { json, place } => (Request::Reload {}, RELOAD_PATIENCE, json, place),
             Self::Members { json, place } => (Request::Members {}, Duration::ZERO, json, place),
             Self::Transfer {
                 vip,
@@ -200,7 +214,7 @@ fn tell(success: &Success, shows_all: bool) -> anyhow::Result<()> {
             print(&say_drained(drained))
         }
         Success::Undrain(drained) => print(&say_undrained(drained)),
-        Success::Reload {} => print("the configuration was read again\n"),
+        Success::Reload(changes) => print(&format!("taken up: {changes}\n")),
     }
 }
 
@@ -258,7 +272,7 @@ fn as_json(success: &Success) -> anyhow::Result<String> {
         Success::Members(members) => pretty(members),
         Success::Transfer(transferred) => pretty(transferred),
         Success::Drain(drained) | Success::Undrain(drained) => pretty(drained),
-        Success::Reload {} => pretty(&serde_json::json!({})),
+        Success::Reload(changes) => pretty(changes),
     }
 }
 

@@ -33,8 +33,8 @@ pub enum Success {
     Drain(Drained),
     /// A node is not.
     Undrain(Drained),
-    /// The configuration was read again.
-    Reload {},
+    /// The configuration was read again, and taken up.
+    Reload(Reloaded),
 }
 
 /// What was asked for, refused or failed.
@@ -72,6 +72,10 @@ pub enum ErrorKind {
     Unfit,
     /// Somebody asked for something else since.
     Superseded,
+    /// The new configuration is wrong.
+    BadConfig,
+    /// It changes what only a restart can.
+    NeedsRestart,
     /// Nobody else is fit to take what the node holds.
     NobodyElse,
     /// It was tried, and came to nothing.
@@ -217,6 +221,43 @@ pub struct Drained {
     pub holds: Vec<IpAddr>,
     /// What of that nobody else can take, and why.
     pub warnings: Vec<String>,
+}
+
+/// What is different in a configuration that was taken up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reloaded {
+    /// Shared IPs that are new.
+    pub added: Vec<IpAddr>,
+    /// Those that are handed over or given up, and are no longer configured.
+    pub removed: Vec<IpAddr>,
+    /// Those of which something else is said.
+    pub changed: Vec<IpAddr>,
+    /// Whether anything else is different.
+    pub others: bool,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        for (vips, what) in [
+            (&self.added, "added"),
+            (&self.removed, "removed"),
+            (&self.changed, "changed"),
+        ] {
+            if !vips.is_empty() {
+                let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
+                parts.push(format!("{what} {}", vips.join(", ")));
+            }
+        }
+        if self.others {
+            parts.push("changed what is said of all".to_owned());
+        }
+        if parts.is_empty() {
+            parts.push("nothing is different".to_owned());
+        }
+        f.write_str(&parts.join("; "))
+    }
 }
 
 /// To who asked. What is sent to one who has gone is lost.

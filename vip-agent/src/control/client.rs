@@ -187,7 +187,10 @@ mod tests {
             told("{\"progress\":\"a\"}\n{\"progress\":\"b\"}\n{\"result\":{\"reload\":{}}}\n");
         assert_eq!(
             (answer, said.join(" ")),
-            (Ok(Success::Reload {}), "a b".into())
+            (
+                Ok(Success::Reload(crate::control::Reloaded::default())),
+                "a b".into()
+            )
         );
         let (answer, _) = told("{\"error\":{\"kind\":\"timeout\",\"message\":\"m\"}}\n");
         assert_eq!(answer, Err(Error::new(ErrorKind::Timeout, "m")));

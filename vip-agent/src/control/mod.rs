@@ -12,8 +12,8 @@ mod request;
 mod server;
 
 pub use answer::{
-    Drained, Error, ErrorKind, Line, Members, Node, NodeState, Reply, Success, Transferred, Unit,
-    UnitOwner, Waiting,
+    Drained, Error, ErrorKind, Line, Members, Node, NodeState, Reloaded, Reply, Success,
+    Transferred, Unit, UnitOwner, Waiting,
 };
 pub use client::{Agent, ask};
 pub use render::render;

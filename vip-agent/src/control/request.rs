@@ -43,7 +43,7 @@ pub enum Request {
         #[serde(default)]
         node: Option<String>,
     },
-    /// To read the configuration again.
+    /// To read the configuration again, and take it up. → [`Reloaded`](super::Reloaded)
     Reload {},
 }
 

@@ -174,10 +174,7 @@ impl Driver {
                 wait_ms,
             } => self.begin_drain(reply, node, force, wait_ms.map(Duration::from_millis)),
             Request::Undrain { node } => self.begin_undrain(reply, node),
-            Request::Reload {} => reply.end(Err(Error::new(
-                ErrorKind::Unsupported,
-                "this agent does not read its configuration again; start it anew",
-            ))),
+            Request::Reload {} => self.read_config(Some(reply)),
         }
         Ok(None)
     }

@@ -67,8 +67,7 @@ use health::Checks;
 use hooks::Hooks;
 use interfaces::{Interface, Interfaces};
 use neighbours::Neighbours;
-use reload::Reading;
-pub use reload::{Changes, Reloaded};
+use reload::{Reading, Serials};
 pub use start::run;
 use status::Since;
 use upkeep::Upkeep;
@@ -92,6 +91,7 @@ struct Driver {
     config: Config,
     source: Source,
     readings: mpsc::UnboundedSender<Reading>,
+    serials: Serials,
     state: StateDir,
     election: Election,
     store: Store,
@@ -230,7 +230,7 @@ impl Driver {
                     None
                 }
                 Input::Reload => {
-                    reload::read(self.source.clone(), None, self.readings.clone());
+                    self.read_config(None);
                     None
                 }
                 Input::Read(reading) => self.take_in_config(reading).await?,

@@ -2,176 +2,134 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::IpAddr,
     thread,
 };
 
-use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use vip_common::abi::MAX_VIPS;
 
 use super::{
-    Driver, Source,
+    Driver,
     start::{policy, vip_settings},
 };
 use crate::{
     config::{self, Config, ConfigError, InterfaceConfig, VipConfig},
+    control::{Error, ErrorKind, Reloaded, Reply, Success},
     election::{Event, Exit},
     net::{self, Link},
 };
 
-/// What came of it: what is different now, or why nothing is.
-pub type Reloaded = Result<Changes, String>;
-
 /// A configuration that was read, and who wants to know what comes of it.
 #[derive(Debug)]
 pub(super) struct Reading {
+    serial: u64,
     config: Result<Config, ConfigError>,
-    asker: Option<oneshot::Sender<Reloaded>>,
+    asker: Option<Reply>,
 }
 
-/// What another configuration changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Shared IPs that are new.
-    pub added: Vec<IpAddr>,
-    /// Those that are given up, and are no longer configured then.
-    pub removed: Vec<IpAddr>,
-    /// Those of which something else is said now.
-    pub changed: Vec<IpAddr>,
-    /// Whether anything else is different.
-    pub others: bool,
-}
-
-impl Changes {
-    fn between(old: &Config, new: &Config) -> Self {
-        let (before, after) = (vips(old), vips(new));
-        let not_in = |one: &BTreeMap<IpAddr, _>, other: &BTreeMap<IpAddr, _>| {
-            let lacking = one.keys().filter(|vip| !other.contains_key(vip));
-            lacking.copied().collect::<Vec<_>>()
-        };
-        let differs = |(vip, now): (&IpAddr, _)| {
-            let differs = before.get(vip).is_some_and(|was| *was != now);
-            differs.then_some(*vip)
-        };
-        let without_vips = |config: &Config| {
-            let mut config = config.clone();
-            config.interfaces.clear();
-            config
-        };
-        Self {
-            added: not_in(&after, &before),
-            removed: not_in(&before, &after),
-            changed: after
-                .iter()
-                .filter_map(|(vip, now)| differs((vip, *now)))
-                .collect(),
-            others: without_vips(old) != without_vips(new),
-        }
-    }
-}
-
-impl fmt::Display for Changes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts = Vec::new();
-        for (vips, what) in [
-            (&self.added, "added"),
-            (&self.removed, "removed"),
-            (&self.changed, "changed"),
-        ] {
-            if !vips.is_empty() {
-                let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
-                parts.push(format!("{what} {}", vips.join(", ")));
-            }
-        }
-        if self.others {
-            parts.push("changed what is said of all".to_owned());
-        }
-        if parts.is_empty() {
-            parts.push("nothing is different".to_owned());
-        }
-        f.write_str(&parts.join("; "))
-    }
-}
-
-/// Reads the configuration anew, on a thread of its own: a file that hangs is not to hold up the loop.
-pub(super) fn read(
-    source: Source,
-    asker: Option<oneshot::Sender<Reloaded>>,
-    readings: UnboundedSender<Reading>,
-) {
-    let reading = move || {
-        let config = match &source.file {
-            Some(file) => Config::load(Some(file), &source.flags),
-            None => Err(ConfigError::new(
-                "the agent was started without --config, so there is no file to read again",
-            )),
-        };
-        // It may have ended meanwhile.
-        let _ = readings.send(Reading { config, asker });
-    };
-    if let Err(error) = thread::Builder::new()
-        .name("config".to_owned())
-        .spawn(reading)
-    {
-        tracing::error!(%error, "the configuration could not be read again; the old one goes on");
-    }
+/// How often it was read again: a reading that took long must not undo a later one.
+#[derive(Debug, Default)]
+pub(super) struct Serials {
+    begun: u64,
+    taken: u64,
 }
 
 impl Driver {
+    /// Reads the configuration anew, on a thread of its own: a file that hangs is not to hold up the loop.
+    pub(super) fn read_config(&mut self, asker: Option<Reply>) {
+        self.serials.begun += 1;
+        let (serial, source) = (self.serials.begun, self.source.clone());
+        let readings = self.readings.clone();
+        let reading = move || {
+            let config = match &source.file {
+                Some(file) => Config::load(Some(file), &source.flags),
+                None => Err(ConfigError::new(
+                    "the agent was started without --config, so there is no file to read again",
+                )),
+            };
+            // It may have ended meanwhile.
+            let _ = readings.send(Reading {
+                serial,
+                config,
+                asker,
+            });
+        };
+        let thread = thread::Builder::new().name("config".to_owned());
+        if let Err(error) = thread.spawn(reading) {
+            tracing::error!(%error, "the configuration could not be read again, and the old one goes on");
+        }
+    }
+
     /// Takes up a configuration that was read, or says why not.
     pub(super) async fn take_in_config(
         &mut self,
-        Reading { config, asker }: Reading,
+        Reading {
+            serial,
+            config,
+            asker,
+        }: Reading,
     ) -> anyhow::Result<Option<Exit>> {
-        let (reloaded, exit) = match self.judge(config).await {
+        let (result, exit) = match self.judge(serial, config).await {
             Ok(new) => {
-                let changes = Changes::between(&self.config, &new);
+                let changes = changes(&self.config, &new);
                 tracing::info!(%changes, "configured anew");
-                (Ok(changes), self.reconfigure(new).await?)
+                self.serials.taken = serial;
+                (Ok(Success::Reload(changes)), self.reconfigure(new).await?)
             }
             Err(error) => {
-                tracing::error!(
-                    error,
-                    "the new configuration is not taken up, and the old one goes on"
-                );
+                tracing::error!(%error, "the new configuration is not taken up, and the old one goes on");
                 (Err(error), None)
             }
         };
         if let Some(asker) = asker {
-            // Who asked may have left.
-            let _ = asker.send(reloaded);
+            asker.end(result);
         }
         Ok(exit)
     }
 
     /// Everything that can be known to stand in its way, before anything is changed.
-    async fn judge(&self, config: Result<Config, ConfigError>) -> Result<Config, String> {
-        let new = config.map_err(|error| error.to_string())?;
+    async fn judge(
+        &self,
+        serial: u64,
+        config: Result<Config, ConfigError>,
+    ) -> Result<Config, Error> {
+        let wrong = |error: String| Error::new(ErrorKind::BadConfig, error);
+        let new = config.map_err(|error| wrong(error.to_string()))?;
+        if serial < self.serials.taken {
+            return Err(Error::new(
+                ErrorKind::Superseded,
+                "it was read again meanwhile, and what was read then is taken up",
+            ));
+        }
         if self.election.is_stopping() {
-            return Err("the agent is ending".to_owned());
+            let error = Error::new(ErrorKind::Unavailable, "the agent is ending");
+            return Err(error);
         }
         let restart = self.config.changes_needing_restart(&new);
         if !restart.is_empty() {
-            return Err(format!(
-                "only a restart can change {}; restart the agent, or change the rest alone",
-                restart.join("; ")
+            return Err(Error::new(
+                ErrorKind::NeedsRestart,
+                format!(
+                    "only a restart can change {}; restart the agent, or change the rest alone",
+                    restart.join("; ")
+                ),
             ));
         }
-        let links = net::links().await;
-        let links =
-            links.map_err(|error| format!("the interfaces could not be listed: {error}"))?;
+        let links = net::links().await.map_err(|error| {
+            let error = format!("the interfaces could not be listed: {error}");
+            Error::new(ErrorKind::Failed, error)
+        })?;
         for one in &new.interfaces {
-            check_addresses(one, &links).map_err(|error| error.to_string())?;
+            check_addresses(one, &links).map_err(|error| wrong(error.to_string()))?;
         }
         // What is being given up has its gate until then.
         let held = self.interfaces.all.iter().flat_map(|one| one.config.ips());
         let all: BTreeSet<IpAddr> = vips(&new).into_keys().chain(held).collect();
         if u32::try_from(all.len()).is_ok_and(|count| count > MAX_VIPS) {
-            return Err(format!(
+            return Err(wrong(format!(
                 "there is room for {MAX_VIPS} shared IPs, and with those that are given up it has {}",
                 all.len()
-            ));
+            )));
         }
         Ok(new)
     }
@@ -196,6 +154,33 @@ impl Driver {
             tracing::error!(%error, "health checks cannot be run");
         }
         self.look_at_interfaces(&[]).await
+    }
+}
+
+/// What `new` makes different.
+fn changes(old: &Config, new: &Config) -> Reloaded {
+    let (before, after) = (vips(old), vips(new));
+    let not_in = |one: &BTreeMap<IpAddr, _>, other: &BTreeMap<IpAddr, _>| {
+        let lacking = one.keys().filter(|vip| !other.contains_key(vip));
+        lacking.copied().collect::<Vec<_>>()
+    };
+    let differs = |(vip, now): (&IpAddr, _)| {
+        let differs = before.get(vip).is_some_and(|was| *was != now);
+        differs.then_some(*vip)
+    };
+    let without_vips = |config: &Config| {
+        let mut config = config.clone();
+        config.interfaces.clear();
+        config
+    };
+    Reloaded {
+        added: not_in(&after, &before),
+        removed: not_in(&before, &after),
+        changed: after
+            .iter()
+            .filter_map(|(vip, now)| differs((vip, *now)))
+            .collect(),
+        others: without_vips(old) != without_vips(new),
     }
 }
 
@@ -235,14 +220,14 @@ interfaces:
   - { interface: eth0, vips: [{ ip: 10.0.0.100 }, { ip: 10.0.0.101 }] }
 ";
 
-    fn changes(replaced: &str, by: &str) -> String {
+    fn told(replaced: &str, by: &str) -> String {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let read = |text: &str| {
             let file = directory.path().join("a.yaml");
             std::fs::write(&file, text).expect("a file can be written");
             Config::load(Some(&file), &config::Flags::default()).expect("it is good")
         };
-        Changes::between(&read(OLD), &read(&OLD.replacen(replaced, by, 1))).to_string()
+        super::changes(&read(OLD), &read(&OLD.replacen(replaced, by, 1))).to_string()
     }
 
     #[test]
@@ -262,7 +247,7 @@ interfaces:
                 "added 10.0.0.102; removed 10.0.0.101",
             ),
         ] {
-            assert_eq!(changes(replaced, by), expected, "{by}");
+            assert_eq!(told(replaced, by), expected, "{by}");
         }
     }
 }

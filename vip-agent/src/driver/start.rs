@@ -17,6 +17,7 @@ use super::{
     hooks::Hooks,
     interfaces::{Interfaces, Unfit},
     neighbours::Neighbours,
+    reload::Serials,
     signals,
 };
 use crate::{
@@ -132,6 +133,7 @@ async fn prepare(
         config,
         source,
         readings: reading_sender,
+        serials: Serials::default(),
     };
     Ok((driver, inputs))
 }
