@@ -122,6 +122,18 @@ impl Driver {
         for one in &new.interfaces {
             check_addresses(one, &links).map_err(|error| wrong(error.to_string()))?;
         }
+        // Gate and address are one interface's until they are gone.
+        for (vip, to) in new.interfaces.iter().flat_map(on) {
+            if let Some(from) = self.interfaces.of(vip).filter(|one| one.config.name != to) {
+                return Err(Error::new(
+                    ErrorKind::Failed,
+                    format!(
+                        "vip {vip} is still being given up on interface {}; reload again when it is off",
+                        from.config.name
+                    ),
+                ));
+            }
+        }
         // What is being given up has its gate until then.
         let held = self.interfaces.all.iter().flat_map(|one| one.config.ips());
         let all: BTreeSet<IpAddr> = vips(&new).into_keys().chain(held).collect();
@@ -182,6 +194,10 @@ fn changes(old: &Config, new: &Config) -> Reloaded {
             .collect(),
         others: without_vips(old) != without_vips(new),
     }
+}
+
+fn on(one: &InterfaceConfig) -> impl Iterator<Item = (IpAddr, &str)> {
+    one.ips().map(|vip| (vip, one.name.as_str()))
 }
 
 /// What a start would refuse of an interface that is there.
