@@ -265,6 +265,7 @@ fn checks_come_and_go_with_a_new_configuration() -> Result<()> {
         let passing = checked("tcp: 127.0.0.1:7070");
         reload(bed, owner, &passing)?;
         until_said(bed, owner, "health check passes")?;
+        probe.steady(STEADY, SETTLED_WITHIN)?;
         unnoticed("a check that passes comes", &probe, mark)?;
         ensure!(epochs(bed, owner)? == before, "it changed hands");
         let failing = checked("tcp: 127.0.0.1:7071");

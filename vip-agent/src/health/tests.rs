@@ -163,7 +163,7 @@ fn starts_keep_to_their_grid_however_long_a_run_takes() {
     let port = serve(move |mut stream| {
         // The test may have seen enough.
         let _ = sender.send(Instant::now());
-        thread::sleep(Duration::from_millis(60));
+        thread::sleep(Duration::from_millis(80));
         read_request(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
     });
@@ -178,9 +178,9 @@ fn starts_keep_to_their_grid_however_long_a_run_takes() {
     for _ in 2..20 {
         last = start();
     }
-    // 19 intervals. With the runs' time between them it would be 3 s.
+    // 19 intervals. With the runs' time between them it would be 3.4 s.
     let took = last - first;
-    assert!((interval * 18..interval * 26).contains(&took), "{took:?}");
+    assert!((interval * 18..interval * 31).contains(&took), "{took:?}");
 }
 
 #[test]
