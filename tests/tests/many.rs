@@ -109,6 +109,12 @@ fn judge_load(of_one: &Load, of_all: &Load) -> Result<()> {
             "{method}: {one} requests with 1 shared IP, and {all} with 300"
         );
     }
+    let bytes = |load: &Load| (load.received_bytes + load.sent_bytes) as f64;
+    let (one, all) = (bytes(of_one), bytes(of_all));
+    ensure!(
+        all <= (1.0 + NOISE) * one,
+        "{one} bytes with 1 shared IP, and {all} with 300"
+    );
     Ok(())
 }
 
