@@ -419,10 +419,7 @@ impl Election {
         self.advance_vips(&units);
         self.claim_what_is_due(&units);
         let offers_otherwise = std::mem::take(&mut self.offers_otherwise);
-        if matches!(self.scope, Scope::All)
-            || offers_otherwise
-            || self.is_other_word_due(&units)
-        {
+        if matches!(self.scope, Scope::All) || offers_otherwise || self.is_other_word_due(&units) {
             self.write_member_key();
         }
         self.tell_members();
