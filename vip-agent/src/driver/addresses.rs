@@ -52,6 +52,10 @@ pub(super) fn longest_lifetime(ttl: Duration) -> Duration {
 
 /// What an answer means to the rest of the agent.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is returned"
+)]
 pub(super) enum Outcome {
     /// Something that the election waits for.
     Told(Event),

@@ -307,6 +307,7 @@ pub enum Response {
 
 /// Why the process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process' life")]
 pub enum Exit {
     /// All was given up: programs and maps go too.
     Released,

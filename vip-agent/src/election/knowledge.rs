@@ -12,6 +12,8 @@ use super::{
 
 /// Until a claim is made again that was not answered.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// What one more vacancy may take whoever is first for several.
+const EACH: Duration = Duration::from_millis(2);
 
 impl Election {
     pub(super) fn take_in_read(&mut self, snapshot: Snapshot) {
@@ -198,6 +200,8 @@ impl Election {
         }
         let mut placement = self.placement();
         let mut turns = Vec::new();
+        let vacancies = u32::try_from(vacated.len()).unwrap_or(u32::MAX);
+        let step = QUEUE_STEP + EACH.saturating_mul(vacancies - 1);
         for (id, previous) in vacated {
             let ips = self.units.ips(id);
             let queue = placement.queue(ips, previous.as_deref());
@@ -205,7 +209,7 @@ impl Election {
             if let Some(first) = queue.first() {
                 placement.count(first, ips.len());
             }
-            turns.push((id, QUEUE_STEP.saturating_mul(place)));
+            turns.push((id, step.saturating_mul(place)));
         }
         self.take_turns(turns);
     }

@@ -53,6 +53,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(3);
 
 /// What the store tells the driver.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 pub enum StoreEvent {
     /// An answer for the election.
     Election(Event),

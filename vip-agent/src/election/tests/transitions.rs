@@ -505,8 +505,8 @@ fn who_waits_for_its_turn_waits_on_while_others_take_what_is_vacant() {
     }
     rig.tell(Event::Watched(vec![put(vip(), 20), put(other, 21)]));
     rig.tell(Event::Watched(vec![gone(vip(), 30), gone(other, 30)]));
-    let turn = QUEUE_STEP * 2;
-    let half = u64::try_from(turn.as_millis() / 2).expect("it fits");
+    // Third in the queue for one of two.
+    let half = 32;
     rig.pass(half);
     rig.watch(put(other, 31));
     rig.pass(half + 1);
