@@ -22,13 +22,15 @@ use proptest::{
 
 use checks::Broken;
 use machine::Mutant;
-use schedule::any_schedule;
+use schedule::{ambush, any_schedule};
 use world::{Tally, World};
 
 /// What a plain test run affords.
 const FEW: u32 = 2_000;
 /// Within so many schedules each mutant is found out.
 const ENOUGH_FOR_A_MUTANT: u32 = 20_000;
+/// So many are laid for what chance does not find.
+const AMBUSHES: u64 = 200;
 
 #[test]
 fn no_schedule_breaks_a_rule() {
@@ -77,9 +79,15 @@ fn every_mutant_is_caught() {
 
 fn first_violation_of(mutant: Mutant) -> Option<()> {
     let begin = last_found_at(mutant);
-    for number in (begin..ENOUGH_FOR_A_MUTANT).chain(0..begin) {
+    let drawn = (begin..ENOUGH_FOR_A_MUTANT).chain(0..begin).map(|number| {
         let tree = any_schedule().new_tree(&mut runner(1, number));
         let schedule = tree.expect("no schedule is turned down").current();
+        (format!("schedule {number}"), schedule)
+    });
+    let needs_ambush = mutant == Mutant::HandsOverToAnyLease;
+    let ambushes = (0..AMBUSHES).filter(|_| needs_ambush);
+    let ambushes = ambushes.map(|seed| (format!("ambush {seed}"), ambush(seed)));
+    for (name, schedule) in ambushes.chain(drawn) {
         // Unable to serve is not what these rules are there against.
         let beside_the_point = |what: &Broken| {
             matches!(
@@ -92,7 +100,7 @@ fn first_violation_of(mutant: Mutant) -> Option<()> {
         if let Err(violation) = World::new(&schedule, Some(mutant), false).run()
             && !beside_the_point(&violation.what)
         {
-            println!("{mutant:?}: caught by schedule {number}: {violation}");
+            println!("{mutant:?}: caught by {name}: {violation}");
             return Some(());
         }
     }

@@ -223,6 +223,42 @@ pub fn any_schedule() -> impl Strategy<Value = Schedule> {
         )
 }
 
+/// Two nodes that are far from etcd, a hand-over between them, and member keys that are deleted meanwhile:
+/// what happens too seldom by chance.
+pub fn ambush(seed: u64) -> Schedule {
+    let node = NodePlan {
+        uptime_s: 0,
+        drift_ppm: 0,
+        ttl_s: 3,
+        priorities: [100; 3],
+        fenced: true,
+    };
+    let pairs = [(0, 1), (1, 0)].into_iter().flat_map(|(node, to)| {
+        let slow = Fault::Slow {
+            node,
+            by_ms: 700,
+            ms: 6_000,
+        };
+        let ask = Fault::Ask { node, vip: 0, to };
+        let deleted = Fault::DeleteMember { node };
+        [
+            (8_000, slow),
+            (8_001, ask),
+            (9_500, deleted),
+            (10_500, deleted),
+        ]
+    });
+    Schedule {
+        seed,
+        nodes: vec![node; 2],
+        vips: 1,
+        etcd_drift_ppm: 0,
+        conduct: Conduct::default(),
+        placement: Placement::default(),
+        faults: pairs.map(|(ms, fault)| (ms * MS, fault)).collect(),
+    }
+}
+
 fn any_node() -> impl Strategy<Value = NodePlan> {
     let priority = || prop_oneof![3 => Just(100_u8), 1 => prop_oneof![Just(50), Just(200)]];
     let priorities = prop::array::uniform3(priority());

@@ -71,6 +71,9 @@ impl World {
 
     /// Whether an action keeps to the rules of hand-overs, groups and drained nodes.
     pub(super) fn judge_moves(&mut self, node: u8, action: &Action) -> Result<(), Broken> {
+        // A mutant is to be caught by the rule that it breaks.
+        let mutant = self.mutant;
+        let holds = |breaker| mutant.is_none_or(|one| one == breaker);
         let standing = &mut self.nodes[usize::from(node)];
         let now = standing.clock.at(self.now);
         let name = standing.name.clone();
@@ -113,12 +116,16 @@ impl World {
                 let Some(process) = &standing.process else {
                     return Ok(());
                 };
-                if let Some(vip) = claimed.first().filter(|_| process.is_drained) {
+                if let Some(vip) = claimed.first()
+                    && process.is_drained
+                    && holds(Mutant::ClaimsWhileDrained)
+                {
                     let vip = *vip;
                     return Err(Broken::ClaimsWhileDrained { vip, node: name });
                 }
                 for vip in process.machine.group_of(&claimed) {
-                    if !claimed.contains(&vip) && !process.machine.owns(vip, now) {
+                    let is_its_own = claimed.contains(&vip) || process.machine.owns(vip, now);
+                    if !is_its_own && holds(Mutant::ClaimsHalfAGroup) {
                         return Err(Broken::ClaimsHalfAGroup { vip, node: name });
                     }
                 }
