@@ -55,12 +55,10 @@ pub enum Mutant {
     ClaimsHalfAGroup,
     /// Who is drained claims.
     ClaimsWhileDrained,
-    /// What a successor said when it was named earlier counts.
-    TakesAnOldWord,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::NoMargin,
         Self::DeadlineFromReceipt,
         Self::DeadlineFromNewestSend,
@@ -79,7 +77,6 @@ impl Mutant {
         Self::HandsOverToAnyLease,
         Self::ClaimsHalfAGroup,
         Self::ClaimsWhileDrained,
-        Self::TakesAnOldWord,
     ];
 
     /// Whether it breaks the rules about strangers: those of the others are not looked at for these.
@@ -221,14 +218,6 @@ impl Machine {
                 });
                 vec![Event::Watched(changes)]
             }
-            (Mutant::TakesAnOldWord, Event::Watched(mut changes)) => {
-                for change in &mut changes {
-                    if let Change::MemberPut(_, member) = change {
-                        self.take_for_new(now, &mut member.record);
-                    }
-                }
-                vec![Event::Watched(changes)]
-            }
             (_, event) => vec![event],
         }
     }
@@ -350,15 +339,6 @@ impl Machine {
         let ours = self.lease().filter(|_| owns);
         let current = ours.map(|lease| keyed(lease, revision, record));
         Event::Transferred(vip, Outcome::Refused { current, revision })
-    }
-
-    /// What a member says that it is ready for is taken to be of the keys as they are now.
-    fn take_for_new(&self, now: BootInstant, record: &mut MemberRecord) {
-        for (vip, word) in &mut record.ready {
-            if let Some((_, _, epoch)) = self.election.role(*vip, now) {
-                word.epoch = epoch;
-            }
-        }
     }
 
     fn early_transfer(&self, vip: IpAddr, lease: LeaseId, epoch: i64) -> Option<Action> {
