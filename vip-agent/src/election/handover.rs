@@ -312,12 +312,15 @@ impl Election {
         }
     }
 
-    /// The owner of the first of a group, if that is another member: the group meets there.
+    /// The owner of the first of a group that has one, if that is another member: the group meets there.
     fn where_the_rest_is(&self, id: UnitId) -> Option<&str> {
         let lease = self.lease().map(|(lease, ..)| lease);
-        let first = self.vips.get(&id.0)?;
-        first
-            .held()
+        let mut held = self
+            .units
+            .ips(id)
+            .iter()
+            .filter_map(|ip| self.vips[ip].held());
+        held.next()
             .filter(|held| Some(held.lease) != lease)
             .map(|held| &*held.record.node)
     }

@@ -319,6 +319,29 @@ fn a_group_meets_where_its_first_is() {
 }
 
 #[test]
+fn a_group_whose_first_is_vacant_meets_where_the_next_is() {
+    let third = IpAddr::from([10, 0, 0, 99]);
+    let mut rig = Rig::owner_beside_n2(|settings| {
+        let mut settings = Rig::grouped(settings);
+        let one = settings.vips[&vip()].clone();
+        settings.vips.insert(third, one);
+        settings
+    });
+    rig.see_n2(|record| {
+        record.vips.insert(third);
+    });
+    rig.revision += 1;
+    let revision = rig.revision;
+    let gone = Change::OwnerGone {
+        vip: third,
+        revision,
+    };
+    let moved = Change::OwnerPut(vip(), owned_by("n2", OTHERS, revision));
+    rig.tell(Event::Watched(vec![gone, moved]));
+    assert_eq!(rig.successors(), ["n2"]);
+}
+
+#[test]
 fn who_is_drained_hands_over_and_keeps_what_nobody_can_take() {
     let mut rig = Rig::owner_beside_n2(|settings| settings);
     rig.see_n2(|record| record.vips.clear());
