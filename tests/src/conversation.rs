@@ -110,9 +110,10 @@ fn ask(mut stream: TcpStream, stopped: &AtomicBool, answered: &Mutex<Vec<Instant
             .write_all(&message)
             .context("the connection broke, saying something")?;
         let mut echo = [0; 8];
-        stream
-            .read_exact(&mut echo)
-            .context("the connection broke, waiting for an answer")?;
+        stream.read_exact(&mut echo).with_context(|| {
+            let last = lock(answered).last().map(Instant::elapsed);
+            format!("the connection broke, waiting for answer {number}; the last came {last:?} ago")
+        })?;
         ensure!(echo == message, "another answer than was asked for");
         lock(answered).push(Instant::now());
         number += 1;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use vip_tests::agent::AgentConfig;
 use vip_tests::bed::{BOTH, Bed, Setup, VIP, scenario};
 use vip_tests::conversation::Conversation;
@@ -53,7 +53,7 @@ fn a_transfer_costs_a_client_milliseconds_and_other_shared_ips_nothing() -> Resu
             |_, owner| Ok(owner),
             |bed, owner| bed.transfer(2, VIP, other(owner))?.good().map(drop),
         )?;
-        talk.end("transfer")
+        talk.end(bed, "transfer")
     })
 }
 
@@ -133,7 +133,7 @@ fn a_preemption_costs_a_client_milliseconds_and_other_shared_ips_nothing() -> Re
             },
             |bed, _| bed.undrain(0)?.good().map(drop),
         )?;
-        talk.end("preemption")
+        talk.end(bed, "preemption")
     })
 }
 
@@ -411,6 +411,9 @@ fn leases(bed: &Bed, of: &[usize]) -> Result<Vec<String>> {
 
 /// Two connections to one node, by the shared IP that stays there and by the node's own address.
 struct Talk {
+    index: usize,
+    /// Of the node, and the revision of the other shared IP's owner key.
+    held_by: (Vec<String>, i64),
     began: Instant,
     other: Conversation,
     own: Conversation,
@@ -422,13 +425,27 @@ impl Talk {
         let own = node.interface("eth0")?.addresses.v4.into();
         let talk = |address| Conversation::begin(&bed.client, node.netns(), address);
         Ok(Talk {
+            index,
+            held_by: (leases(bed, &[index])?, bed.cluster.owner_revision(OTHER)?),
             other: talk(OTHER)?,
             own: talk(own)?,
             began: Instant::now(),
         })
     }
 
-    fn end(self, what: &str) -> Result<()> {
+    fn end(self, bed: &Bed, what: &str) -> Result<()> {
+        if leases(bed, &[self.index])? != self.held_by.0 {
+            say::line(&format!(
+                "measured: {what}: connections are not judged: etcd stalled until the node's lease ended"
+            ));
+            return Ok(());
+        }
+        if bed.cluster.owner_revision(OTHER)? != self.held_by.1 {
+            let log = bed.agent_log(self.index)?;
+            let other = OTHER.to_string();
+            let of_other: Vec<&str> = log.lines().filter(|line| line.contains(&other)).collect();
+            bail!("{other} did not stay: {of_other:#?}");
+        }
         let other = self.other.end(self.began)?;
         let own = self.own.end(self.began)?;
         say::line(&format!(
