@@ -1,7 +1,11 @@
 //! What is learnt of the owner keys: from full reads, from the watch, and from the answers to our
 //! own transactions.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use super::{
     Action, Change, Election, Keyed, Outcome, OwnerRecord, QUEUE_STEP, Report, Snapshot,
@@ -223,8 +227,15 @@ impl Election {
                 .iter()
                 .any(|ip| self.vips[ip].is_found())
         };
-        let found: Vec<UnitId> = self.units.ids().into_iter().filter(is_found).collect();
-        if found.is_empty() {
+        let found: BTreeSet<UnitId> = self.units.ids().into_iter().filter(is_found).collect();
+        let basis = self.view.candidates();
+        if self.found_queue == (basis, found.clone()) {
+            return;
+        }
+        // What others have taken of it meanwhile was theirs by the same queue: to draw it up anew would have
+        // those that are halfway through change places.
+        let (known_basis, known) = std::mem::replace(&mut self.found_queue, (basis, found.clone()));
+        if found.is_empty() || basis == known_basis && found.is_subset(&known) {
             return;
         }
         let patience = self.ttl();

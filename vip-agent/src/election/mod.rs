@@ -164,6 +164,8 @@ pub struct Election {
     over: bool,
     /// Whether the driver has told of all strangers that were heard.
     heard_all: bool,
+    /// By which candidates, and of which units, the queue for what was found vacant was drawn up.
+    found_queue: (u64, BTreeSet<UnitId>),
     /// What the event that is being handled concerns.
     scope: Scope,
     /// Whether it is news of what this node can serve.
@@ -234,6 +236,7 @@ impl Election {
             stopping: None,
             over: false,
             heard_all: false,
+            found_queue: (0, BTreeSet::new()),
             scope: Scope::All,
             offers_otherwise: false,
             looked_at_all: BootInstant::BOOT,

@@ -1,6 +1,11 @@
 //! What this node knows of etcd's contents, and whether it may rely on it.
 
-use std::{collections::BTreeMap, hash::Hasher as _, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hash::{Hash as _, Hasher as _},
+    net::IpAddr,
+    time::Duration,
+};
 
 use siphasher::sip::SipHasher13;
 
@@ -189,6 +194,17 @@ impl View {
         self.complete_to = snapshot.revision;
         self.contradicted = false;
         self.phase = Phase::Watching { since: now };
+    }
+
+    /// A number that is another one when who could take what is otherwise.
+    pub fn candidates(&self) -> u64 {
+        let mut hasher = SipHasher13::new();
+        for (node, member) in &self.members {
+            let record = &member.record;
+            (node, &record.vips, &record.priorities).hash(&mut hasher);
+            self.drained.contains_key(node).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// Whether what is of this revision is not known yet. What the watch before the last read still
