@@ -15,7 +15,7 @@ use nix::{
     libc,
 };
 
-use crate::election::LeaseId;
+use crate::election::{History, LeaseId};
 
 /// What keeps the state directory from being used.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,30 @@ impl StateDir {
         kept.map_err(|cause| StateError::Io { path: file, cause })
     }
 
+    /// How far etcd had come when the last process in this boot handed over or gave up something.
+    pub fn history(&self) -> Option<History> {
+        let text = fs::read_to_string(self.path.join("history")).ok()?;
+        let mut words = text.split_whitespace();
+        let cluster_id = u64::from_str_radix(words.next()?, 16).ok()?;
+        let revision = words.next()?.parse().ok()?;
+        (words.next()? == boot_id().ok()?).then_some(History {
+            cluster_id,
+            revision,
+        })
+    }
+
+    /// Keeps that for the next start.
+    pub fn note(&self, history: History) -> Result<(), StateError> {
+        let file = self.path.join("history");
+        let History {
+            cluster_id,
+            revision,
+        } = history;
+        boot_id()
+            .and_then(|boot| replace(&file, &format!("{cluster_id:x} {revision} {boot}\n")))
+            .map_err(|cause| StateError::Io { path: file, cause })
+    }
+
     /// Where `vip-agent status` asks.
     pub fn socket(&self) -> PathBuf {
         socket_in(&self.path)
@@ -152,6 +176,8 @@ fn clear(path: &Path) -> io::Result<()> {
         "agent.sock",
         "lease",
         "lease.new",
+        "history",
+        "history.new",
         "instance",
         "instance.new",
         "lock",
@@ -258,10 +284,16 @@ mod tests {
         first
             .remember(Some(LeaseId(0x1234)))
             .expect("a lease can be kept");
+        let history = History {
+            cluster_id: 0xfeed,
+            revision: 42,
+        };
+        first.note(history).expect("a history can be kept");
         drop(first);
         let second = StateDir::open(dir.path()).expect("nobody else is there");
         assert_eq!(second.instance(), instance);
         assert_eq!(second.lease(), Some(LeaseId(0x1234)));
+        assert_eq!(second.history(), Some(history));
     }
 
     #[test]

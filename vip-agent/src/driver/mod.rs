@@ -329,6 +329,11 @@ impl Driver {
                 }
             }
             Action::Remember(lease) => self.remember(lease),
+            Action::Note(history) => {
+                if let Err(error) = self.state.note(history) {
+                    tracing::debug!(%error, "the next start will not know how far etcd had come");
+                }
+            }
             Action::Report(report) => {
                 let interfaces = &self.interfaces;
                 log::write(&report, |vip| {

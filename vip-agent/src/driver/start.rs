@@ -222,6 +222,7 @@ async fn inherit(
 ) -> anyhow::Result<Inheritance> {
     let mut inheritance = Inheritance {
         lease: state.lease(),
+        history: state.history().unwrap_or_default(),
         ..Inheritance::default()
     };
     take_off_unconfigured(config, manager).await?;

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     event::RoundId,
-    record::{LeaseId, Mac, MemberRecord, OwnerRecord, Version},
+    record::{History, LeaseId, Mac, MemberRecord, OwnerRecord, Version},
     time::BootInstant,
 };
 
@@ -114,6 +114,9 @@ pub enum Action {
     },
     /// Keep the lease's number where the next start finds it.
     Remember(Option<LeaseId>),
+    /// Keep where the next start finds it how far this history of etcd had come: what was ours up to then is
+    /// another's since, and a store that knows nothing of that is not to be believed.
+    Note(History),
     /// Store the lease's deadline in the kernel: all open gates close there.
     SetLeaseDeadline(BootInstant),
     /// Store a gate in the kernel. → `GateSet`

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Action, Change, Election, Keyed, Outcome, OwnerRecord, QUEUE_STEP, Report, Snapshot,
+    Action, Change, Election, History, Keyed, Outcome, OwnerRecord, QUEUE_STEP, Report, Snapshot,
     units::UnitId,
     view::is_impossible,
     vip::{Key, Local, Pending, Vip},
@@ -330,6 +330,12 @@ impl Election {
             Outcome::Committed { revision } if revision < vip.revision => {}
             Outcome::Committed { revision } => {
                 vip.revision = revision;
+                if matches!(pending, Some(Pending::Transfer | Pending::Release)) {
+                    self.out.push(Action::Note(History {
+                        cluster_id: self.view.cluster_id,
+                        revision,
+                    }));
+                }
                 vip.key = match sent.filter(|_| pending.is_some()) {
                     Some((lease, record)) => Key::Held(Keyed {
                         lease,

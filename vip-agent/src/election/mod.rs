@@ -51,8 +51,8 @@ pub use cluster::{AskRefused, Candidate, Obstacle, OwnerView, Passage, Passing, 
 pub use conflict::DEFEND_INTERVAL;
 pub use event::{Change, Event, Fitness, Outcome, RoundId, Snapshot, Stop};
 pub use record::{
-    DEFAULT_PRIORITY, DrainRecord, Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Readiness,
-    Version, to_ms,
+    DEFAULT_PRIORITY, DrainRecord, History, Keyed, LeaseId, Mac, MemberRecord, OwnerRecord,
+    Readiness, Version, to_ms,
 };
 pub use time::BootInstant;
 
@@ -137,6 +137,8 @@ pub struct Inheritance {
     pub lease: Option<LeaseId>,
     /// The deadline that stands in the kernel.
     pub deadline: BootInstant,
+    /// How far etcd had come when it last handed over or gave up something.
+    pub history: History,
     /// The gates that stand open in the kernel (lease deadline aside), with their epochs.
     pub open_gates: BTreeMap<IpAddr, i64>,
 }
@@ -219,7 +221,7 @@ impl Election {
         });
         let vips = vips.collect();
         Self {
-            view: View::new(&settings.instance),
+            view: View::new(&settings.instance, inheritance.history),
             now: BootInstant::BOOT,
             inheritance: inheritance.lease.map(|lease| (lease, inheritance.deadline)),
             membership: Membership::Out {

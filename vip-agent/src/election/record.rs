@@ -160,6 +160,15 @@ pub struct OwnerRecord {
     pub successor: Option<String>,
 }
 
+/// How far a cluster's store had come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Of which cluster; 0: none was read yet.
+    pub cluster_id: u64,
+    /// The newest revision that is known.
+    pub revision: i64,
+}
+
 /// A record with what etcd knows of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed<T> {

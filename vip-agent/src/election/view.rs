@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{
     event::{Change, Snapshot},
-    record::{DrainRecord, Keyed, LeaseId, MemberRecord},
+    record::{DrainRecord, History, Keyed, LeaseId, MemberRecord},
     time::BootInstant,
 };
 
@@ -59,15 +59,16 @@ enum Phase {
 }
 
 impl View {
-    pub fn new(instance: &str) -> Self {
+    /// `history` is what an earlier process knew: what is read first must not contradict it.
+    pub fn new(instance: &str, history: History) -> Self {
         let mut hasher = SipHasher13::new();
         hasher.write(instance.as_bytes());
         Self {
             members: BTreeMap::new(),
             drained: BTreeMap::new(),
             holders: BTreeMap::new(),
-            cluster_id: 0,
-            revision: 0,
+            cluster_id: history.cluster_id,
+            revision: history.revision,
             namesake_since: None,
             namesake_seen_at: BootInstant::BOOT,
             raft_term: 0,

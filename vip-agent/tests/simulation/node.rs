@@ -7,8 +7,8 @@ use std::{
 };
 
 use vip_agent::election::{
-    Action, BootInstant, Change, Election, Event, Fitness, Gate, Inheritance, LeaseId, Mac,
-    Settings, Version, VipSettings, WhenAllUnfit,
+    Action, BootInstant, Change, Election, Event, Fitness, Gate, History, Inheritance, LeaseId,
+    Mac, Settings, Version, VipSettings, WhenAllUnfit,
 };
 
 use super::{
@@ -69,6 +69,7 @@ pub struct Address {
 pub struct Disk {
     pub instance: Option<String>,
     pub lease: Option<LeaseId>,
+    pub history: History,
 }
 
 /// The way to etcd and back.
@@ -252,6 +253,7 @@ impl Node {
         let gates = self.kernel.gates.keys().filter(|_| self.fenced);
         let inheritance = Inheritance {
             lease: self.disk.lease,
+            history: self.disk.history,
             deadline: self.kernel.lease_deadline,
             open_gates: gates.filter_map(open).collect(),
         };
@@ -293,6 +295,7 @@ impl Node {
         self.kill();
         self.kernel = Kernel::default();
         self.disk.lease = None;
+        self.disk.history = History::default();
         self.clock = BootClock::new(now, 0, drift_ppm);
     }
 }

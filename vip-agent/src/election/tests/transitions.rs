@@ -224,6 +224,7 @@ fn a_restart_goes_on_with_lease_and_open_gate() {
         lease: Some(LEASE),
         deadline: at_ms(2000),
         open_gates: BTreeMap::from([(vip(), 9)]),
+        ..Inheritance::default()
     });
     assert!(
         rig.steps().is_empty(),
@@ -243,11 +244,35 @@ fn a_restart_goes_on_with_lease_and_open_gate() {
 }
 
 #[test]
+fn a_restart_does_not_believe_a_store_that_is_older_than_what_it_gave_away() {
+    let history = History {
+        cluster_id: 1,
+        revision: 50,
+    };
+    let mut rig = Rig::start(Inheritance {
+        lease: Some(LEASE),
+        deadline: at_ms(2000),
+        history,
+        ..Inheritance::default()
+    });
+    // Restored from before the shared IP was handed over: whoever has it since serves to its deadline.
+    rig.tell(Event::Read(rig.snapshot(
+        &[member(NODE, LEASE, 8)],
+        &[owned_by(NODE, LEASE, 9)],
+    )));
+    rig.pass_confirming(2000);
+    assert!(!rig.steps().contains(&"reassert"), "{:?}", rig.steps());
+    rig.pass_confirming(2000);
+    assert!(rig.steps().contains(&"reassert"), "{:?}", rig.steps());
+}
+
+#[test]
 fn a_closed_gate_that_was_adopted_opens_only_on_a_new_revision() {
     let mut rig = Rig::start(Inheritance {
         lease: Some(LEASE),
         deadline: at_ms(2000),
         open_gates: BTreeMap::new(),
+        ..Inheritance::default()
     });
     rig.tell(Event::Read(rig.snapshot(
         &[member(NODE, LEASE, 8)],
@@ -267,6 +292,7 @@ fn a_restart_whose_lease_has_gone_takes_the_old_gate_down_before_it_asks_for_ano
         lease: Some(LEASE),
         deadline: at_ms(2000),
         open_gates: BTreeMap::from([(vip(), 9)]),
+        ..Inheritance::default()
     });
     rig.tell(Event::Read(rig.snapshot(&[], &[])));
     assert_eq!(rig.steps()[..2], ["close", "remove address"]);

@@ -197,6 +197,7 @@ impl World {
                 );
             }
             Action::Remember(lease) => standing.disk.lease = lease,
+            Action::Note(history) => standing.disk.history = history,
             Action::Exit(exit) => self.end(node, &exit)?,
             Action::Read => self.send(node, Kind::Read),
             Action::Grant { ttl } => {
