@@ -241,8 +241,11 @@ impl Driver {
                 exit => exit,
             };
             // What is at hand already may ask for more of the same.
-            self.store
-                .flush_unless(exit.is_none() && inputs.has_answers());
+            let more_to_come = exit.is_none() && inputs.has_answers();
+            self.store.flush_unless(more_to_come);
+            if !more_to_come {
+                self.keep_note();
+            }
             if let Some(exit) = exit {
                 return Ok(exit);
             }
@@ -329,11 +332,7 @@ impl Driver {
                 }
             }
             Action::Remember(lease) => self.remember(lease),
-            Action::Note(history) => {
-                if let Err(error) = self.state.note(history) {
-                    tracing::debug!(%error, "the next start will not know how far etcd had come");
-                }
-            }
+            Action::Note(history) => self.upkeep.note = Some(history),
             Action::Report(report) => {
                 let interfaces = &self.interfaces;
                 log::write(&report, |vip| {

@@ -134,6 +134,22 @@ impl Driver {
                 ));
             }
         }
+        for one in &new.interfaces {
+            let standing = self
+                .interfaces
+                .all
+                .iter()
+                .find(|old| old.config.name == one.name);
+            if let Some(old) = standing.filter(|old| old.config.dataplane != one.dataplane) {
+                return Err(Error::new(
+                    ErrorKind::Failed,
+                    format!(
+                        "interface {} still carries what is being given up, with `dataplane: {}`; reload again when it is off",
+                        one.name, old.config.dataplane
+                    ),
+                ));
+            }
+        }
         // What is being given up has its gate until then.
         let held = self.interfaces.all.iter().flat_map(|one| one.config.ips());
         let all: BTreeSet<IpAddr> = vips(&new).into_keys().chain(held).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{BootInstant, Driver, clock};
 use crate::{
     dataplane::Amiss,
-    election::{Exit, LeaseId},
+    election::{Exit, History, LeaseId},
     net,
 };
 
@@ -18,6 +18,8 @@ pub(super) struct Upkeep {
     /// What the state directory is to say of the lease, and does not say yet.
     lease: Option<Option<LeaseId>>,
     lease_trouble: Option<String>,
+    /// How far etcd had come when something was last given away, if that is not kept yet.
+    pub note: Option<History>,
     pins_trouble: Option<String>,
 }
 
@@ -27,6 +29,7 @@ impl Upkeep {
             due: clock::boot_now() + EVERY,
             lease: None,
             lease_trouble: None,
+            note: None,
             pins_trouble: None,
         }
     }
@@ -80,6 +83,16 @@ impl Driver {
     pub(super) fn remember(&mut self, lease: Option<LeaseId>) {
         self.upkeep.lease = Some(lease);
         self.keep_lease();
+    }
+
+    /// Keeps how far etcd had come for the next start. Without it that takes a store at its word that was
+    /// restored in just that moment.
+    pub(super) fn keep_note(&mut self) {
+        if let Some(history) = self.upkeep.note.take()
+            && let Err(error) = self.state.note(history)
+        {
+            tracing::debug!(%error, "the next start will not know how far etcd had come");
+        }
     }
 
     fn keep_lease(&mut self) {

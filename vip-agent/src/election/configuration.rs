@@ -1,8 +1,11 @@
 //! Shared IPs that come and go while the agent runs.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use super::{Action, Election, Policy, Vip, VipSettings};
+use super::{Action, Election, Policy, UnitId, Vip, VipSettings};
 
 impl Election {
     /// What follows from it follows when it is next looked at who should have what.
@@ -26,7 +29,6 @@ impl Election {
 
     /// These are all from now on. What is new is learnt by a full read; what is gone is given up first.
     pub(super) fn take_in_configuration(&mut self, vips: BTreeMap<IpAddr, VipSettings>) {
-        self.drop_handovers();
         self.settings.vips = vips;
         for vip in self.vips.values_mut() {
             vip.retired = !self.settings.vips.contains_key(&vip.ip);
@@ -41,7 +43,22 @@ impl Election {
                 }
             }
         }
-        self.units = self.settings.units(&self.vips);
+        let before = std::mem::replace(&mut self.units, self.settings.units(&self.vips));
+        let retired: BTreeSet<IpAddr> = self
+            .vips
+            .values()
+            .filter(|vip| vip.retired)
+            .map(|vip| vip.ip)
+            .collect();
+        let after: BTreeMap<UnitId, Vec<IpAddr>> = before
+            .ids()
+            .into_iter()
+            .map(|id| (id, self.units.ips(id).to_vec()))
+            .collect();
+        self.forget_units(|id| {
+            let ips = before.ips(id);
+            after.get(&id).is_none_or(|now| now != ips) || ips.iter().any(|ip| retired.contains(ip))
+        });
     }
 
     pub(super) fn forget_the_retired(&mut self) {

@@ -12,12 +12,7 @@
 //! Up to the third step nothing was done that a client could notice, and whatever fails is left as it
 //! was. From there on the key decides: it is on one lease or on the other.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::{
     Action, BootInstant, Election, OwnerRecord, Progress, Report, WhenAllUnfit, Why,
@@ -69,6 +64,14 @@ pub(super) enum Stage {
     Committing,
 }
 
+/// Why a successor is not waited for any longer.
+enum Obstacle {
+    /// It is not what it was, or did not do what it was asked.
+    Successor(String),
+    /// It was not asked yet.
+    Etcd,
+}
+
 /// What is to become of a unit that is ours.
 enum Decision {
     Stays,
@@ -94,12 +97,6 @@ impl HandOvers {
         self.asks.get(&vip).map(|(to, until)| (&**to, *until))
     }
 
-    pub fn forget_all(&mut self) {
-        self.running.clear();
-        self.refused.clear();
-        self.better.clear();
-    }
-
     pub fn timeouts(
         &self,
         preempt: Option<Duration>,
@@ -121,7 +118,7 @@ impl HandOvers {
         self.refused.entry(unit).or_default().insert(node, until);
     }
 
-    fn is_refused(&self, unit: UnitId, node: &str) -> bool {
+    pub(super) fn is_refused(&self, unit: UnitId, node: &str) -> bool {
         self.refused
             .get(&unit)
             .is_some_and(|nodes| nodes.contains_key(node))
@@ -304,7 +301,7 @@ impl Election {
             Some((Why::Unconfigured, true))
         } else if let Some(drained) = drained {
             Some((Why::Drained, drained.force))
-        } else if vips().any(|vip| !vip.fitness.is_fit()) {
+        } else if vips().any(|vip| !vip.is_fit(self.now)) {
             let all_unfit = self.settings.when_all_unfit;
             Some((Why::Unfit, all_unfit == WhenAllUnfit::Release))
         } else {
@@ -443,7 +440,10 @@ impl Election {
                         self.shut(id, &part);
                     }
                 }
-                Err(why) => self.fail(id, why),
+                Err(Obstacle::Successor(why)) => self.fail(id, why),
+                Err(Obstacle::Etcd) => {
+                    self.drop_one(id, "etcd did not take the successor's name in time")
+                }
             },
             Stage::Shutting if vips().any(|vip| !vip.is_on(lease)) => {
                 self.drop_one(id, "the keys went elsewhere meanwhile");
@@ -456,33 +456,43 @@ impl Election {
     }
 
     /// Whether the successor can take it now; why not, if it never will.
-    fn look_at_successor(&self, handover: &HandOver) -> Result<bool, String> {
+    fn look_at_successor(&self, handover: &HandOver) -> Result<bool, Obstacle> {
         let to = &handover.to;
         let vips = || handover.part.iter().map(|ip| &self.vips[ip]);
+        let its_own = |why: String| Err(Obstacle::Successor(why));
         let Some(member) = self.view.members.get(to) else {
-            return Err(format!("{to} is no member any more"));
+            return its_own(format!("{to} is no member any more"));
         };
         if self.view.drained.contains_key(to) {
-            return Err(format!("{to} is drained"));
+            return its_own(format!("{to} is drained"));
         }
-        if let Some(ip) = handover
-            .part
-            .iter()
-            .find(|ip| !member.record.vips.contains(ip))
-        {
-            return Err(format!("{to} cannot serve {ip} any more"));
+        let serves = |ip: &&IpAddr| member.record.vips.contains(ip);
+        if let Some(ip) = handover.part.iter().find(|ip| !serves(ip)) {
+            return its_own(format!("{to} cannot serve {ip} any more"));
         }
-        if self.now >= handover.by {
-            return Err(format!("{to} was not ready in time"));
-        }
+        let is_named = |vip: &Vip| {
+            let named = vip.held().and_then(|held| held.record.successor.as_ref());
+            vip.pending.is_none() && named == Some(to)
+        };
         let is_ready = |vip: &Vip| {
             let word = member.record.ready.get(&vip.ip);
-            let named = vip.held().and_then(|held| held.record.successor.as_ref());
-            vip.pending.is_none()
-                && named == Some(to)
-                && word.is_some_and(|word| word.epoch == vip.epoch())
+            word.is_some_and(|word| word.epoch == vip.epoch())
         };
-        Ok(self.is_lease_good() && vips().all(is_ready))
+        if !vips().all(is_named) {
+            let is_late = self.now >= handover.by;
+            return if is_late {
+                Err(Obstacle::Etcd)
+            } else {
+                Ok(false)
+            };
+        }
+        if vips().all(is_ready) {
+            return Ok(self.is_lease_good());
+        }
+        if self.now >= handover.by {
+            return its_own(format!("{to} was not ready in time"));
+        }
+        Ok(false)
     }
 
     fn shut(&mut self, id: UnitId, part: &[IpAddr]) {
@@ -539,8 +549,7 @@ impl Election {
             return self.fail(id, why);
         }
         if vips().any(|vip| vip.held().is_none()) {
-            let why = "what came of it in etcd is not known yet".to_owned();
-            return self.fail(id, why);
+            return self.drop_one(id, "what came of it in etcd is not known yet");
         }
         self.end(id, Progress::Done);
     }
@@ -577,13 +586,14 @@ impl Election {
         });
     }
 
-    /// The units are others than before.
-    pub(super) fn drop_handovers(&mut self) {
-        let ids: BTreeSet<UnitId> = self.handovers.running.keys().copied().collect();
-        for id in ids {
+    /// These units are others than before.
+    pub(super) fn forget_units(&mut self, changed: impl Fn(UnitId) -> bool) {
+        let running = self.handovers.running.keys().copied();
+        for id in running.filter(|id| changed(*id)).collect::<Vec<_>>() {
             self.drop_one(id, "the configuration changed");
         }
-        self.handovers.forget_all();
+        self.handovers.refused.retain(|id, _| !changed(*id));
+        self.handovers.better.retain(|id, _| !changed(*id));
     }
 }
 

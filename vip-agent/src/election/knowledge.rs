@@ -86,6 +86,7 @@ impl Election {
         }
         // Its revision says nothing in this one.
         self.forget_member_key();
+        self.found_queue = Default::default();
         self.wait_out(longest_ttl);
     }
 

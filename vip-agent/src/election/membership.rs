@@ -373,8 +373,8 @@ impl Election {
     pub(super) fn member_record(&self) -> MemberRecord {
         let stays = self.stopping.is_none();
         let vips = || self.vips.values().filter(|vip| stays && !vip.retired);
-        let fit = vips().filter(|vip| vip.fitness.is_fit());
-        let unfit = vips().filter_map(|vip| Some((vip.ip, vip.fitness.why_not()?.to_owned())));
+        let fit = vips().filter(|vip| vip.is_fit(self.now));
+        let unfit = vips().filter_map(|vip| Some((vip.ip, vip.why_unfit(self.now)?.to_owned())));
         let priorities = self.settings.vips.iter();
         let priorities = priorities.map(|(ip, one)| (*ip, one.priority));
         MemberRecord {

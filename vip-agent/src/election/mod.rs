@@ -489,7 +489,7 @@ impl Election {
     fn is_candidate(&self, unit: UnitId) -> bool {
         let fit = |ip: &IpAddr| {
             let vip = self.vips.get(ip);
-            vip.is_some_and(|vip| vip.fitness.is_fit() && !vip.retired)
+            vip.is_some_and(|vip| vip.is_fit(self.now) && !vip.retired)
         };
         self.is_joined()
             && self.view.is_watching()

@@ -175,6 +175,17 @@ impl Vip {
         self.fitness.mac()
     }
 
+    /// Whether it may be served here, by all that is known.
+    pub fn is_fit(&self, now: BootInstant) -> bool {
+        self.why_unfit(now).is_none()
+    }
+
+    /// What speaks against that.
+    pub fn why_unfit(&self, now: BootInstant) -> Option<&str> {
+        let refused = (now < self.shunned_until).then_some("its address could not be put on");
+        self.fitness.why_not().or(refused)
+    }
+
     pub fn epoch(&self) -> i64 {
         self.held().map_or(0, |held| held.mod_revision)
     }

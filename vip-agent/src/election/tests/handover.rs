@@ -588,7 +588,7 @@ fn a_successor_that_hears_a_stranger_once_it_is_vacant_goes_back_to_asking() {
         .vips
         .get_mut(&vip())
         .expect("there")
-        .shunned_until = at_ms(rig.now_ms + 10);
+        .waits_until = at_ms(rig.now_ms + 10);
     rig.watch(Change::OwnerGone {
         vip: vip(),
         revision,
@@ -671,4 +671,53 @@ fn an_ask_that_stands_in_etcd_by_a_lost_answer_is_taken_back_once_it_is_met() {
     rig.watch(Change::MemberPut(NODE.to_owned(), standing));
     let last = rig.joins().pop().expect("written again");
     assert!(last.asks.is_empty());
+}
+
+#[test]
+fn a_group_goes_as_a_whole_where_the_address_of_one_cannot_be_put_on() {
+    let mut rig = Rig::owner_beside_n2(Rig::grouped);
+    // Somebody deleted the key of the one; it is ours again, and its address is refused.
+    rig.revision += 1;
+    let revision = rig.revision;
+    rig.watch(Change::OwnerGone {
+        vip: second(),
+        revision,
+    });
+    let around = |rig: &Rig| at_ms(rig.now_ms) + TTL;
+    let until = around(&rig);
+    let one = rig.election.vips.get_mut(&second());
+    one.expect("it is configured").shunned_until = until;
+    rig.did.clear();
+    rig.pass(1);
+    assert_eq!(rig.successors(), ["n2"]);
+    assert_eq!(rig.claims(), 0, "{:?}", rig.steps());
+}
+
+#[test]
+fn a_successor_that_is_ready_is_not_refused_for_what_the_owner_was_late_with() {
+    let mut rig = Rig::owner_beside_n2(|settings| settings);
+    rig.ask_for_n2();
+    rig.commit_reasserts();
+    // The owner's lease is not confirmed: it may hand over nothing meanwhile.
+    rig.pass(2600);
+    rig.n2_is_ready(0);
+    rig.pass(1000);
+    assert!(!rig.steps().contains(&"transfer"), "{:?}", rig.steps());
+    assert!(
+        !rig.election
+            .handovers
+            .is_refused(units::UnitId(vip()), "n2")
+    );
+}
+
+#[test]
+fn a_configuration_leaves_the_hand_overs_of_others_alone() {
+    let mut rig = Rig::owner_beside_n2(|settings| settings);
+    rig.ask_for_n2();
+    rig.commit_reasserts();
+    let mut vips = rig.election.settings.vips.clone();
+    vips.insert(second(), vip_settings());
+    rig.tell(Event::Configure(vips));
+    let heir = rig.election.handovers.heir(units::UnitId(vip()));
+    assert_eq!(heir, Some("n2"));
 }
