@@ -139,6 +139,14 @@ impl Errands {
         }
     }
 
+    /// Whether somebody waits for this shared IP to go there.
+    fn wants(&self, vip: IpAddr, to: &str) -> bool {
+        let mut all = self.all.iter();
+        all.any(
+            |errand| matches!(&errand.what, What::Transfer(one) if one.vip == vip && one.to == to),
+        )
+    }
+
     fn add(&mut self, reply: Reply, patience: Duration, what: What) -> u64 {
         self.next_id += 1;
         self.all.push(Errand {
@@ -185,10 +193,11 @@ impl Driver {
             return Ok(None);
         }
         let mut exit = None;
+        let mut ended_transfers = Vec::new();
         for mut errand in std::mem::take(&mut self.errands.all) {
             if errand.reply.is_in_vain() {
-                if let What::Transfer(transfer) = &errand.what {
-                    exit = exit.or(self.feed(Event::Unask(transfer.vip))?);
+                if let What::Transfer(transfer) = errand.what {
+                    ended_transfers.push(transfer);
                 }
                 continue;
             }
@@ -196,7 +205,9 @@ impl Driver {
             let ended = match &mut errand.what {
                 What::Transfer(transfer) => {
                     let ended = self.look_at_transfer(transfer, is_late);
-                    exit = exit.or(self.keep_asking(transfer, ended.as_ref())?);
+                    if ended.is_none() {
+                        exit = exit.or(self.keep_asking(transfer)?);
+                    }
                     ended
                 }
                 What::Drain(drain) => self.look_at_drain(drain, &errand.reply, is_late),
@@ -214,8 +225,18 @@ impl Driver {
                 }
             };
             match ended {
-                Some(ended) => errand.reply.end(ended),
+                Some(ended) => {
+                    errand.reply.end(ended);
+                    if let What::Transfer(transfer) = errand.what {
+                        ended_transfers.push(transfer);
+                    }
+                }
                 None => self.errands.all.push(errand),
+            }
+        }
+        for Transfer { vip, to, .. } in ended_transfers {
+            if !self.errands.wants(vip, &to) {
+                exit = exit.or(self.feed(Event::Unask { vip, to })?);
             }
         }
         Ok(exit)
@@ -305,24 +326,14 @@ impl Driver {
         }
     }
 
-    /// For as long as somebody waits for it, and not longer.
-    fn keep_asking(
-        &mut self,
-        transfer: &mut Transfer,
-        ended: Option<&Ended>,
-    ) -> anyhow::Result<Option<Exit>> {
-        let vip = transfer.vip;
-        match ended {
-            // The ask that stands is the other's.
-            Some(Err(error)) if error.kind == ErrorKind::Superseded => Ok(None),
-            Some(_) => self.feed(Event::Unask(vip)),
-            None if clock::boot_now() >= transfer.ask_again_at => {
-                transfer.ask_again_at = clock::boot_now() + ASK_AGAIN;
-                let to = transfer.to.clone();
-                self.feed(Event::Ask { vip, to })
-            }
-            None => Ok(None),
+    fn keep_asking(&mut self, transfer: &mut Transfer) -> anyhow::Result<Option<Exit>> {
+        let now = clock::boot_now();
+        if now < transfer.ask_again_at {
+            return Ok(None);
         }
+        transfer.ask_again_at = now + ASK_AGAIN;
+        let (vip, to) = (transfer.vip, transfer.to.clone());
+        self.feed(Event::Ask { vip, to })
     }
 
     fn begin_drain(

@@ -234,8 +234,14 @@ pub enum Event {
     },
     /// How this node goes about all of them from now on.
     Policy(Policy),
-    /// Who asked for this shared IP to go somewhere does so no more. What has begun goes on.
-    Unask(IpAddr),
+    /// Nobody asks any more for a shared IP to go to this node. What has begun goes on, and so does what was
+    /// asked for since.
+    Unask {
+        /// The shared IP.
+        vip: IpAddr,
+        /// The node.
+        to: String,
+    },
     /// These are the shared IPs from now on, all of them.
     Configure(BTreeMap<IpAddr, VipSettings>),
     /// A machine with this MAC claims a shared IP on the interface that carries it. It was heard while

@@ -131,9 +131,16 @@ impl Election {
         self.handovers.asks.insert(vip, (to, self.now + ASK_LASTS));
     }
 
-    /// Nobody waits for it any more.
-    pub(super) fn withdraw_ask(&mut self, vip: IpAddr) {
-        self.handovers.asks.remove(&vip);
+    /// Nobody waits for it to go to `to` any more; what was asked for since stands.
+    pub(super) fn withdraw_ask(&mut self, vip: IpAddr, to: &str) {
+        if self
+            .handovers
+            .asks
+            .get(&vip)
+            .is_some_and(|(asked, _)| asked == to)
+        {
+            self.handovers.asks.remove(&vip);
+        }
     }
 
     /// What this node asks of the owners of what it does not own itself.

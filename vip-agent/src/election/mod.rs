@@ -376,7 +376,7 @@ impl Election {
             }
             Event::Ask { vip, to } => self.take_in_ask(vip, to),
             Event::Policy(policy) => self.take_in_policy(policy),
-            Event::Unask(vip) => self.withdraw_ask(vip),
+            Event::Unask { vip, to } => self.withdraw_ask(vip, &to),
             Event::Configure(vips) => self.take_in_configuration(vips),
             Event::Conflict { vip, mac } => self.take_in_conflict(vip, mac),
             Event::Stop(Stop::Hold) => {
@@ -648,7 +648,7 @@ fn describe(event: &Event) -> String {
         Event::AddressRemoved(_) => "address removed".to_owned(),
         Event::Fitness(_, fitness) => fitness.why_not().unwrap_or("fit").to_owned(),
         Event::Ask { to, .. } => format!("asked to go to {to}"),
-        Event::Unask(_) => "asked for no longer".to_owned(),
+        Event::Unask { .. } => "asked for no longer".to_owned(),
         Event::Policy(_) | Event::Configure(_) => "configured anew".to_owned(),
         Event::Conflict { .. } => "claimed by another machine".to_owned(),
         Event::Stop(Stop::Release) => "asked to stop".to_owned(),

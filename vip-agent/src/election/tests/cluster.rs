@@ -195,7 +195,17 @@ fn who_asks_for_something_else_supersedes_the_first_and_who_asks_no_more_is_not_
     rig.tell(ask(NODE));
     let superseded = Passage::Superseded(NODE.to_owned());
     assert_eq!(rig.election.passage(vip(), "n2"), superseded);
-    rig.tell(Event::Unask(vip()));
+    let unask = |to: &str| Event::Unask {
+        vip: vip(),
+        to: to.to_owned(),
+    };
+    // The first gives up, and what stands is the other's.
+    rig.tell(unask("n2"));
+    assert_eq!(
+        rig.election.asks(),
+        BTreeMap::from([(vip(), NODE.to_owned())])
+    );
+    rig.tell(unask(NODE));
     assert!(rig.election.asks().is_empty());
 }
 
