@@ -41,6 +41,8 @@ fn what_is_asked_for_is_done_or_said_why_not_and_who_hangs_holds_up_nobody() -> 
         at_once(bed)?;
         unfit(bed)?;
         late(bed)?;
+        two_for_the_same(bed)?;
+        overruled(bed)?;
         forced(bed)
     })
 }
@@ -275,6 +277,59 @@ fn late(bed: &mut Bed) -> Result<()> {
     Ok(())
 }
 
+/// Of two who want the same, one gives up: the other's ask stands, and is heeded.
+fn two_for_the_same(bed: &mut Bed) -> Result<()> {
+    bed.freeze_agent(0)?;
+    let ask = |timeout| {
+        [
+            "transfer",
+            "10.77.0.100",
+            "--to",
+            "n3",
+            "--timeout",
+            timeout,
+        ]
+    };
+    let mut patient = bed.typed_at(1, &ask("20s"))?;
+    let mut patient = patient.spawn()?;
+    member_is(bed, &[1, 2], "n2", "/asks/10.77.0.100", &Value::from("n3"))?;
+    bed.type_at(1, &ask("300ms"))?.refused(&["has not begun"])?;
+    wait::holds("the other's ask stands", Duration::from_secs(1), || {
+        let asked = member(bed, 2, "n2")?;
+        Ok(asked.pointer("/asks/10.77.0.100") == Some(&Value::from("n3")))
+    })?;
+    bed.thaw_agent(0)?;
+    ensure!(patient.wait()?.success(), "it was not handed over");
+    ensure!(bed.owner_of(VIP)? == Some(2), "it is not there");
+    bed.transfer(1, VIP, 0)?.good().map(drop)
+}
+
+/// Who waits for a drain that somebody undoes is told so at once.
+fn overruled(bed: &mut Bed) -> Result<()> {
+    for index in [1, 2] {
+        bed.freeze_agent(index)?;
+    }
+    let mut waiting = bed.typed_at(0, &["drain", "--wait"])?;
+    waiting.stderr(std::process::Stdio::piped());
+    let waiting = waiting.spawn()?;
+    member_is(bed, &[0], "n1", "/drained", &Value::Bool(true))?;
+    bed.undrain(0)?.good()?;
+    let output = waiting.wait_with_output()?;
+    for index in [1, 2] {
+        bed.thaw_agent(index)?;
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    say::line(&format!("drain that was undone: {said}"));
+    ensure!(
+        output.status.code() == Some(1) && said.contains("n1 was undrained since"),
+        "{output:?}"
+    );
+    for index in [1, 2] {
+        bed.settled(VIP, &[0, index], SETTLED_WITHIN)?;
+    }
+    Ok(())
+}
+
 /// While this file is there, n3 is not well.
 fn ill(bed: &Bed) -> std::path::PathBuf {
     bed.nodes[2].directory().join("ill")
@@ -289,12 +344,10 @@ fn forced(bed: &mut Bed) -> Result<()> {
     let before = revisions(bed)?;
     let answer = bed.type_at(0, &["drain"])?;
     say::line(&format!("drain of the last: {answer:?}"));
-    ensure!(
-        answer.err.contains("no other member") && answer.err.contains("10.77.0.101"),
-        "{answer:?}"
-    );
-    answer.good()?;
+    answer.refused(&["no other member", "10.77.0.101", "--force"])?;
     ensure!(revisions(bed)? == before, "owner keys were written");
+    let drained = bed.cluster.keys("/vip-agent/drained/")?;
+    ensure!(drained.is_empty(), "{drained:?}");
     let answer = bed.type_at(0, &["drain", "--wait", "--force"])?;
     say::line(&format!("drain by force: {answer:?}"));
     let said = answer.good()?;

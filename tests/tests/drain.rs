@@ -94,7 +94,7 @@ fn a_drain_of_another_node_may_be_asked_for_anywhere() -> Result<()> {
 }
 
 #[test]
-fn a_drain_of_the_last_node_says_so_and_keeps_the_shared_ip_unless_forced() -> Result<()> {
+fn a_drain_of_the_last_node_says_so_and_changes_nothing_unless_forced() -> Result<()> {
     scenario("drain of the last", Setup::default(), |bed| {
         let config = AgentConfig::of_both_families();
         bed.start_agent(0, &config)?;
@@ -104,15 +104,22 @@ fn a_drain_of_the_last_node_says_so_and_keeps_the_shared_ip_unless_forced() -> R
 
         // Nobody else is in at all.
         let mark = probe.mark()?;
-        keeps(bed, &[&VIP.to_string()])?;
+        changes_nothing(bed, &[&VIP.to_string(), "no other member"])?;
         // There are others, and they are drained.
         for index in [1, 2] {
             bed.start_agent(index, &config)?;
             bed.settled(VIP, &[0, index], SETTLED_WITHIN)?;
             bed.type_at(index, &["drain"])?.good()?;
         }
-        keeps(bed, &[&VIP.to_string(), "n2", "n3", "drained"])?;
+        changes_nothing(bed, &[&VIP.to_string(), "n2", "n3", "drained"])?;
         unnoticed("a drain of the last node", &probe, mark)?;
+        // So it claims again what it lost.
+        bed.kill_agent(0)?;
+        wait::until_true("its lease to end", SETTLED_WITHIN, || {
+            Ok(bed.cluster.owners()?.is_empty())
+        })?;
+        bed.start_agent(0, &config)?;
+        bed.all_owned(&BOTH, SETTLED_WITHIN)?;
 
         let answer = bed.type_at(0, &["drain", "--wait", "--force"])?;
         say::line(&format!("drain --force said: {}", answer.text()));
@@ -125,6 +132,7 @@ fn a_drain_of_the_last_node_says_so_and_keeps_the_shared_ip_unless_forced() -> R
         }
         bed.undrain(1)?.good()?;
         bed.owned_by(VIP, 1, SETTLED_WITHIN)?;
+        keeps_what_became_its_alone(bed)?;
         never_two(&probe.finish()?)
     })
 }
@@ -187,21 +195,51 @@ fn a_transfer_that_cannot_be_is_refused_with_the_reason_and_changes_nothing() ->
 }
 
 /// Has the drain of n1 refused, with a reason of these words, and everything left as it was.
-fn keeps(bed: &Bed, words: &[&str]) -> Result<()> {
-    let before = bed.cluster.owner_revision(VIP)?;
-    let answer = bed.type_at(0, &["drain", "--wait", "--timeout", "3s"])?;
-    say::line(&format!("drain of the last node said: {}", answer.text()));
-    ensure!(answer.code == Some(1), "{answer:?}");
-    let text = answer.text();
+fn changes_nothing(bed: &Bed, words: &[&str]) -> Result<()> {
+    let before = epochs(bed)?;
+    let (wait, plain) = (&["drain", "--wait"][..], &["drain"][..]);
+    for arguments in [wait, plain] {
+        let answer = bed.type_at(0, arguments)?;
+        say::line(&format!("drain of the last node said: {}", answer.text()));
+        answer.refused(words)?;
+        let answer = bed.type_at(0, &[arguments, &["--json"]].concat())?;
+        ensure!(kind(&answer.out)? == "nobody-else", "{answer:?}");
+        let drained = bed.cluster.keys("/vip-agent/drained/n1")?;
+        ensure!(drained.is_empty(), "n1 is drained: {drained:?}");
+    }
+    ensure!(epochs(bed)? == before, "owner keys were written");
+    is_drained_node(bed, 0, false)
+}
+
+/// Of n2 and n1 the second is gone by the time that n2, which has the shared IP, is to be drained of it.
+fn keeps_what_became_its_alone(bed: &mut Bed) -> Result<()> {
+    bed.undrain(0)?.good()?;
+    bed.settled(VIP, &[0, 1], SETTLED_WITHIN)?;
+    wait::until_true("n1 to be known as fit", SETTLED_WITHIN, || {
+        let members = bed.members(1)?;
+        let mut members = members.as_array().into_iter().flatten();
+        Ok(members.any(|member| member["node"] == "n1" && member["fit_for"] == 2))
+    })?;
+    bed.freeze_agent(0)?;
+    let answer = bed.type_at(1, &["drain", "--wait", "--json"])?;
+    say::line(&format!("drain that nobody took up: {answer:?}"));
     ensure!(
-        words.iter().all(|word| text.contains(word)),
-        "it lacks one of {words:?}: {text}"
+        answer.code == Some(1) && kind(&answer.out)? == "stuck",
+        "{answer:?}"
     );
-    ensure!(
-        bed.cluster.owner_revision(VIP)? == before,
-        "the owner key was written"
-    );
-    bed.undrain(0)?.good().map(drop)
+    ensure!(bed.owner_of(VIP)? == Some(1), "n2 has lost it");
+    is_drained_node(bed, 1, true)?;
+    // And it goes as soon as somebody is there.
+    bed.thaw_agent(0)?;
+    bed.owned_by(VIP, 0, SETTLED_WITHIN)
+}
+
+fn kind(document: &str) -> Result<String> {
+    let document: serde_json::Value = serde_json::from_str(document)?;
+    let kind = document
+        .pointer("/error/kind")
+        .and_then(|kind| kind.as_str());
+    Ok(kind.context("it names no kind")?.to_owned())
 }
 
 /// Starts n1's agent alone, which takes up everything, then the others, and a probe for two of them.

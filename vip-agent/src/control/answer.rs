@@ -76,8 +76,10 @@ pub enum ErrorKind {
     BadConfig,
     /// It changes what only a restart can.
     NeedsRestart,
-    /// Nobody else is fit to take what the node holds.
+    /// Nobody else is fit to take what the node holds: nothing was changed.
     NobodyElse,
+    /// The node is drained, and keeps what nobody else has become fit to take.
+    Stuck,
     /// It was tried, and came to nothing.
     Failed,
     /// It was not done in time.

@@ -12,7 +12,7 @@ use crate::{
     control::{
         Asked, Drained, Error, ErrorKind, LONGEST_WAIT, Reply, Request, Success, Transferred,
     },
-    election::{AskRefused, Event, Exit, Obstacle, Passage, Progress, Report},
+    election::{AskRefused, DrainRecord, Event, Exit, Obstacle, Passage, Progress, Report},
     net,
 };
 
@@ -31,7 +31,8 @@ pub(super) struct Errands {
 /// What came of a write that an errand waits for.
 pub(super) struct Written {
     errand: u64,
-    result: Result<(), String>,
+    /// The revision of etcd's at which it is so.
+    result: Result<i64, String>,
 }
 
 struct Errand {
@@ -47,7 +48,7 @@ enum What {
     Undrain {
         node: String,
         already: bool,
-        is_written: bool,
+        written_at: Option<i64>,
     },
 }
 
@@ -65,7 +66,8 @@ struct Drain {
     /// Whether it is not over before the node holds nothing.
     waits: bool,
     already: bool,
-    is_written: bool,
+    /// The revision of etcd's at which it is drained so.
+    written_at: Option<i64>,
     /// What it held.
     total: usize,
     /// What was last told to be left.
@@ -74,7 +76,7 @@ struct Drain {
     stuck_since: Option<BootInstant>,
 }
 
-/// What a drained node keeps, and why nobody else can take it.
+/// What nobody else can take, and why.
 type Stuck = (Vec<IpAddr>, String);
 
 /// What comes of an errand that has come to its end.
@@ -127,13 +129,16 @@ impl Errands {
         let Some(at) = self.all.iter().position(|one| one.id == written.errand) else {
             return;
         };
-        if let Err(error) = written.result {
-            let errand = self.all.swap_remove(at);
-            return errand.reply.end(Err(Error::new(ErrorKind::Etcd, error)));
-        }
+        let revision = match written.result {
+            Ok(revision) => revision,
+            Err(error) => {
+                let errand = self.all.swap_remove(at);
+                return errand.reply.end(Err(Error::new(ErrorKind::Etcd, error)));
+            }
+        };
         match &mut self.all[at].what {
-            What::Drain(Drain { is_written, .. }) | What::Undrain { is_written, .. } => {
-                *is_written = true;
+            What::Drain(Drain { written_at, .. }) | What::Undrain { written_at, .. } => {
+                *written_at = Some(revision);
             }
             What::Transfer(_) => {}
         }
@@ -214,15 +219,8 @@ impl Driver {
                 What::Undrain {
                     node,
                     already,
-                    is_written,
-                } => {
-                    let is_gone = *is_written && !self.election.drained().contains_key(node);
-                    let undrained = is_gone.then(|| {
-                        let drained = self.drained(node, *already);
-                        Ok(Success::Undrain(drained))
-                    });
-                    undrained.or_else(|| is_late.then(|| Err(not_seen(node))))
-                }
+                    written_at,
+                } => self.look_at_undrain(node, *already, *written_at, is_late),
             };
             match ended {
                 Some(ended) => {
@@ -348,12 +346,25 @@ impl Driver {
         }
         let node = node.unwrap_or_else(|| self.config.node.clone());
         let standing = self.election.drained().get(&node);
+        let held = self.held_by(&node);
+        if standing.is_none()
+            && !force
+            && let stuck = self.nobody_takes(&node, &held)
+            && !stuck.is_empty()
+        {
+            let message = format!(
+                "{node} is not drained, for it holds what no other member is fit for: {}; bring one in that is, or \
+                 give it up with --force",
+                say(&stuck)
+            );
+            return reply.end(Err(Error::new(ErrorKind::NobodyElse, message)));
+        }
         let drain = Drain {
             force,
             waits: wait.is_some(),
             already: standing.is_some_and(|standing| standing.force == force),
-            is_written: false,
-            total: self.held_by(&node).len(),
+            written_at: None,
+            total: held.len(),
             told: None,
             stuck_since: None,
             node: node.clone(),
@@ -372,7 +383,7 @@ impl Driver {
         let what = What::Undrain {
             already: !self.election.drained().contains_key(&node),
             node: node.clone(),
-            is_written: false,
+            written_at: None,
         };
         let patience = self.patience_with_etcd();
         let id = self.errands.add(reply, patience, what);
@@ -419,7 +430,11 @@ impl Driver {
         let node = &drain.node;
         let standing = self.election.drained().get(node);
         let is_seen = standing.is_some_and(|standing| standing.force == drain.force);
-        if !drain.is_written || !is_seen {
+        if drain.written_at.is_none() || !is_seen {
+            drain.stuck_since = None;
+            if self.is_overruled(drain.written_at) {
+                return Some(Err(overruled(node, standing)));
+            }
             return is_late.then(|| Err(not_seen(node)));
         }
         let left = self.held_by(node);
@@ -431,7 +446,7 @@ impl Driver {
             let total = drain.total.max(left.len());
             reply.progress(format!("{} of {total} left: {}", left.len(), some(&left)));
         }
-        let stuck = self.nobody_takes(node, &left);
+        let stuck = self.keeps(node, &left);
         let now = clock::boot_now();
         let is_stuck = |vip: &IpAddr| stuck.iter().any(|(vips, _)| vips.contains(vip));
         if left.iter().all(is_stuck) {
@@ -442,7 +457,7 @@ impl Driver {
                      or give it up with --force",
                     say(&stuck)
                 );
-                return Some(Err(Error::new(ErrorKind::NobodyElse, message)));
+                return Some(Err(Error::new(ErrorKind::Stuck, message)));
             }
         } else {
             drain.stuck_since = None;
@@ -464,13 +479,36 @@ impl Driver {
         })
     }
 
+    fn look_at_undrain(
+        &self,
+        node: &str,
+        already: bool,
+        written_at: Option<i64>,
+        is_late: bool,
+    ) -> Option<Ended> {
+        let standing = self.election.drained().get(node);
+        if written_at.is_some() && standing.is_none() {
+            let drained = self.drained(node, already);
+            return Some(Ok(Success::Undrain(drained)));
+        }
+        if self.is_overruled(written_at) {
+            return Some(Err(overruled(node, standing)));
+        }
+        is_late.then(|| Err(not_seen(node)))
+    }
+
+    /// Whether what was written, and is otherwise, is so because of somebody who came later.
+    fn is_overruled(&self, written_at: Option<i64>) -> bool {
+        written_at.is_some_and(|revision| self.election.knows_all_to(revision))
+    }
+
     fn drained(&self, node: &str, already: bool) -> Drained {
         let holds = self.held_by(node);
         Drained {
             node: node.to_owned(),
             already,
             member: self.election.members().any(|member| member.node == node),
-            warnings: self.nobody_takes(node, &holds).iter().map(one).collect(),
+            warnings: self.keeps(node, &holds).iter().map(one).collect(),
             holds,
         }
     }
@@ -480,13 +518,16 @@ impl Driver {
         holdings.remove(node).unwrap_or_default()
     }
 
-    /// Which of these a drained node keeps, because nobody else is fit for them or for what they move with, and
-    /// why.
-    fn nobody_takes(&self, node: &str, held: &[IpAddr]) -> Vec<Stuck> {
-        let standing = self.election.drained().get(node);
-        if standing.is_none_or(|standing| standing.force) {
-            return Vec::new();
+    /// Which of these a drained node keeps, and why.
+    fn keeps(&self, node: &str, held: &[IpAddr]) -> Vec<Stuck> {
+        match self.election.drained().get(node) {
+            Some(standing) if !standing.force => self.nobody_takes(node, held),
+            _ => Vec::new(),
         }
+    }
+
+    /// For which of these, or for what they move with, nobody but `node` is fit, and why.
+    fn nobody_takes(&self, node: &str, held: &[IpAddr]) -> Vec<Stuck> {
         let mut alike: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
         for vip in held {
             let Some(obstacles) = self.election.obstacles(*vip, node) else {
@@ -528,6 +569,17 @@ fn busy() -> Error {
         ErrorKind::Busy,
         format!("{MOST} wait for this agent already; try again when some have ended"),
     )
+}
+
+/// By what stands now.
+fn overruled(node: &str, standing: Option<&DrainRecord>) -> Error {
+    let what = match standing {
+        None => "was undrained",
+        Some(DrainRecord { force: true, .. }) => "was drained with --force",
+        Some(_) => "was drained without --force",
+    };
+    let message = format!("{node} {what} since; this is not waited for any longer");
+    Error::new(ErrorKind::Superseded, message)
 }
 
 fn not_seen(node: &str) -> Error {

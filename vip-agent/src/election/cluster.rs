@@ -160,6 +160,11 @@ impl Election {
         self.view.is_watching() && self.is_lease_good()
     }
 
+    /// Whether this node has heard of all that etcd holds up to this revision.
+    pub fn knows_all_to(&self, revision: i64) -> bool {
+        !self.view.is_news(revision)
+    }
+
     /// Whether a shared IP can be handed to a node, with all that moves with it. Refused only for what
     /// is known here; the owner may know better.
     pub fn may_go(&self, vip: IpAddr, to: &str) -> Result<(), AskRefused> {
@@ -271,7 +276,11 @@ impl Election {
     /// Of each member but `owner` why it cannot take a shared IP, and what moves with it; none where there is
     /// one that can.
     pub fn obstacles(&self, vip: IpAddr, owner: &str) -> Option<BTreeMap<&str, Obstacle>> {
-        let unit = self.moves_with(vip);
+        let unit = match self.moves_with(vip) {
+            // It is none of this node's, which knows of nothing that moves with it.
+            [] => std::slice::from_ref(&vip),
+            unit => unit,
+        };
         let others = self.view.members.iter();
         let others = others.filter(|(name, _)| *name != owner);
         others

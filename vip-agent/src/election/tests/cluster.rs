@@ -225,6 +225,15 @@ fn those_who_could_take_it_stand_in_line_and_the_others_have_a_reason() {
     let since = Obstacle::Drained("yesterday".to_owned());
     let all = BTreeMap::from([("n2", since.clone()), ("n3", since)]);
     assert_eq!(rig.election.obstacles(second(), NODE), Some(all));
+    // Of one that this node does not list itself it knows who does.
+    let foreign = IpAddr::from([10, 0, 0, 9]);
+    let mut lists_it = member("n4", LeaseId(0x98), 0);
+    lists_it.record.vips = [foreign].into();
+    rig.put_member(lists_it);
+    assert_eq!(rig.election.obstacles(foreign, "n3"), None);
+    let obstacles = rig.election.obstacles(foreign, "n4");
+    let obstacles = obstacles.expect("nobody else lists it");
+    assert_eq!(obstacles.get(NODE), Some(&Obstacle::NotOffered(foreign)));
     let units = rig.election.units();
     assert_eq!(units.len(), 1);
     assert_eq!(units[0].vips, [vip(), second()]);

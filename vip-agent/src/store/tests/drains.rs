@@ -22,26 +22,32 @@ fn a_node_is_drained_until_it_is_undrained() {
         let (store, _events) = store(&etcd);
         let drains = store.drains();
 
-        drains.drain("a", false).await.expect("etcd answers");
+        let since = drains.drain("a", false).await.expect("etcd answers");
         let (first, revision) = drained(&mut client, "a").await.expect("it is drained");
         assert!(!first.force);
+        assert_eq!(since, revision);
         humantime::parse_rfc3339(&first.since).expect("a time");
 
         // Whoever drains it again does not begin anew.
-        drains.drain("a", false).await.expect("etcd answers");
+        drains.drain("b", false).await.expect("etcd answers");
+        drains.undrain("b").await.expect("etcd answers");
+        let since = drains.drain("a", false).await.expect("etcd answers");
+        assert_eq!(since, revision);
         assert_eq!(
             drained(&mut client, "a").await,
             Some((first.clone(), revision))
         );
 
-        drains.drain("a", true).await.expect("etcd answers");
+        let since = drains.drain("a", true).await.expect("etcd answers");
         let (forced, later) = drained(&mut client, "a").await.expect("it is drained");
         assert!(forced.force && later > revision, "{forced:?}");
+        assert_eq!(since, later);
         assert_eq!(drained(&mut client, "b").await, None);
 
         for _ in 0..2 {
-            drains.undrain("a").await.expect("etcd answers");
+            let since = drains.undrain("a").await.expect("etcd answers");
             assert_eq!(drained(&mut client, "a").await, None);
+            assert_eq!(since, later + 1);
         }
     });
 }
