@@ -14,9 +14,10 @@
 #   FLOATING_IP=4711                         # the Floating IP's id; or, for an alias IP,
 #   NETWORK=1234                             # the private network's id
 #   SERVER=42                                # this server's id; default: the metadata service knows it
+#   STATUS='vip-agent status --json'         # default; add --config FILE if the agent is found by that
 #
-# Needs curl, jq, flock and ip. It asks until the API shows the shared IP here. What ends it before that is the hook's
-# timeout, or that the shared IP has left this server again.
+# Needs curl, jq and flock; for an alias IP, a project of at most 50 servers. It asks until the API shows the shared IP
+# here. What ends it before that is the hook's timeout, or that this node no longer owns the shared IP.
 set -eu
 
 settings=${1:?name the file with the settings}
@@ -75,6 +76,28 @@ alias_ip() {
     return 1
 }
 
+# Succeeds once this node owns it for sure, fails if it does not: whoever has it now must not lose it to us. Its address is
+# no sign of that, for the next owner has it too before it takes over.
+is_ours() {
+    while :; do
+        # Where no agent answers that is said in the same way.
+        # shellcheck disable=SC2086
+        role=$(
+            ${STATUS:-vip-agent status --json} | jq --raw-output --arg vip "$vip" '
+                .error.kind // first(.vips[] | select(.ip == $vip) | .role) // "not configured"'
+        ) || role=
+        case $role in
+            owner) return 0 ;;
+            # It may be ours again at any moment, and no hook is run for that.
+            unknown | taking-over | suspended | no-answer) sleep 1 ;;
+            *)
+                echo "$vip is not served here any more (${role:-there is no status})" >&2
+                return 1
+                ;;
+        esac
+    done
+}
+
 # Of several shared IPs one at a time: each changes the same list.
 exec 9<"$settings"
 flock 9
@@ -88,11 +111,9 @@ fi
 until [ -n "${SERVER:-}" ]; do
     SERVER=$(curl --silent --show-error --fail --max-time 2 "$metadata/instance-id") || sleep 1
 done
+# Before the first try too: by now others may have held the lock for long.
+is_ours || exit 1
 until "$move"; do
     sleep 1
-    # Whoever has it now must not lose it to us.
-    if [ -z "$(ip -oneline address show to "$vip")" ]; then
-        echo "$vip is no longer on this server" >&2
-        exit 1
-    fi
+    is_ours || exit 1
 done

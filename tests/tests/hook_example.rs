@@ -12,11 +12,22 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use vip_tests::command;
 
-/// An address that every machine has, for the hook looks whether it is still there.
+/// A shared IP that this node owns.
 const HERE: &str = "127.0.0.1";
-/// One that no machine has (RFC 5737).
+/// One that another node owns (RFC 5737).
 const AWAY: &str = "192.0.2.1";
+/// One that this node owns when it first looks, and not when it looks again.
+const LEAVING: &str = "192.0.2.2";
 const TOKEN: &str = "a-token-of-the-test";
+
+/// What stands in for `vip-agent status --json`.
+const STATUS: &str = r#"
+role=follower
+mkdir "$0.asked" 2>/dev/null && role=owner
+cat <<END
+{"vips":[{"ip":"127.0.0.1","role":"owner"},{"ip":"192.0.2.1","role":"follower"},{"ip":"192.0.2.2","role":"$role"}]}
+END
+"#;
 
 #[test]
 fn shellcheck_has_nothing_to_say_of_the_examples() -> Result<()> {
@@ -103,14 +114,23 @@ fn who_has_lost_the_shared_ip_meanwhile_does_not_take_it_back() -> Result<()> {
         "GET" => (200, json!({ "floating_ip": { "server": 41 } })),
         _ => (423, json!({ "error": { "code": "locked" } })),
     })?;
-    let output = cloud.run_example("FLOATING_IP=4711\nSERVER=42", AWAY)?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for (vip, calls) in [(LEAVING, 2), (AWAY, 0)] {
+        let output = cloud.run_example("FLOATING_IP=4711\nSERVER=42", vip)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1), "{output:?}");
+        ensure!(
+            said.ends_with(&format!("{vip} is not served here any more (follower)\n")),
+            "{said}"
+        );
+        let asked = cloud.asked();
+        ensure!(asked.len() == calls, "{vip}: {asked:#?}");
+    }
+    // Where no agent runs, the next one that starts tells of what it has.
+    let no_agent = r#"STATUS='echo {"error":{"kind":"no-agent"}}'"#;
+    let settings = format!("FLOATING_IP=4711\nSERVER=42\n{no_agent}");
+    let output = cloud.run_example(&settings, HERE)?;
     ensure!(output.status.code() == Some(1), "{output:?}");
-    ensure!(
-        said.ends_with("192.0.2.1 is no longer on this server\n"),
-        "{said}"
-    );
-    ensure!(cloud.asked().len() == 2, "{:#?}", cloud.asked());
+    ensure!(cloud.asked().is_empty(), "it asked without an agent");
     Ok(())
 }
 
@@ -154,14 +174,17 @@ impl Cloud {
     /// Runs the example with these settings, for this shared IP.
     fn run_example(&self, settings: &str, vip: &str) -> Result<Output> {
         fs::create_dir_all(&self.directory)?;
-        let [file, token] = ["settings", "token"].map(|name| self.directory.join(name));
+        let [file, token, status] =
+            ["settings", "token", "status"].map(|name| self.directory.join(name));
+        fs::write(&status, STATUS)?;
         fs::write(&token, format!("{TOKEN}\n"))?;
         let url = &self.url;
         fs::write(
             &file,
             format!(
-                "TOKEN_FILE={}\nAPI={url}\nMETADATA={url}/metadata\n{settings}\n",
-                token.display()
+                "TOKEN_FILE={}\nSTATUS='sh {}'\nAPI={url}\nMETADATA={url}/metadata\n{settings}\n",
+                token.display(),
+                status.display()
             ),
         )?;
         // One that goes on and on must fail its test, not hang it.
