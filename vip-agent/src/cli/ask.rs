@@ -71,7 +71,7 @@ pub(super) enum Ask {
     },
     /// Have a node hand over what it holds, and take up nothing until `undrain`
     #[command(
-        after_help = "Lasts over restarts and reboots. What no other member is fit for stays where it is. Exit codes: 0 done, 1 not, 2 usage"
+        after_help = "Lasts over restarts and reboots. Refused if the node holds what no other member is fit for. Exit codes: 0 done, 1 not, 2 usage"
     )]
     Drain {
         /// Which node [default: this one]
