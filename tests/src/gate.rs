@@ -1,11 +1,13 @@
 //! The pinned maps of an agent, touched by hand: what no agent would do, for the control run.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData};
+use serde_json::Value;
 
-use crate::node::Node;
+use crate::{command, node::Node};
 
 /// Sets a node's lease deadline (map `LEASE`, CLOCK_BOOTTIME in ns). `u64::MAX` keeps its gates open without end.
 pub fn set_lease_deadline_ns(node: &Node, deadline_ns: u64) -> Result<()> {
@@ -32,6 +34,28 @@ pub fn pin_of(node: &Node, map: &str) -> Result<PathBuf> {
         )
     })?;
     Ok(node.bpffs().join(found))
+}
+
+/// The shared IPs that a node's kernel has gates of, open or shut.
+pub fn gates(node: &Node) -> Result<Vec<IpAddr>> {
+    let pin = pin_of(node, "GATES")?;
+    let pin = pin.to_string_lossy();
+    let dump = command::run("bpftool", &["-j", "map", "dump", "pinned", &pin])?;
+    let dump: Value = serde_json::from_str(&dump).with_context(|| dump.clone())?;
+    let gates = dump.as_array().into_iter().flatten();
+    gates
+        .map(|gate| address(&gate["key"]).with_context(|| format!("bpftool printed {gate}")))
+        .collect()
+}
+
+/// A key's sixteen bytes, as bpftool prints them.
+fn address(key: &Value) -> Option<IpAddr> {
+    let bytes = key.as_array()?.iter().map(|byte| {
+        let hex = byte.as_str()?.strip_prefix("0x")?;
+        u8::from_str_radix(hex, 16).ok()
+    });
+    let bytes: [u8; 16] = bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()?;
+    Some(IpAddr::from(bytes).to_canonical())
 }
 
 fn lease(node: &Node) -> Result<Array<MapData, u64>> {

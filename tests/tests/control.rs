@@ -42,6 +42,7 @@ fn what_is_asked_for_is_done_or_said_why_not_and_who_hangs_holds_up_nobody() -> 
         unfit(bed)?;
         late(bed)?;
         two_for_the_same(bed)?;
+        too_many(bed)?;
         overruled(bed)?;
         forced(bed)
     })
@@ -133,7 +134,6 @@ fn hangs(bed: &Bed) -> Result<()> {
     let mut waiting = Vec::new();
     for _ in 0..40 {
         let mut stream = UnixStream::connect(&socket)?;
-        // Nobody is named so, so it is not over before its time.
         stream.write_all(b"{\"drain\":{\"node\":\"n1\",\"wait_ms\":1}}garbage\n")?;
         waiting.push(stream);
     }
@@ -301,6 +301,38 @@ fn two_for_the_same(bed: &mut Bed) -> Result<()> {
     bed.thaw_agent(0)?;
     ensure!(patient.wait()?.success(), "it was not handed over");
     ensure!(bed.owner_of(VIP)? == Some(2), "it is not there");
+    bed.transfer(1, VIP, 0)?.good().map(drop)
+}
+
+/// Of so many who wait, some are turned away at once; and when the last has gone nothing is asked any more.
+fn too_many(bed: &mut Bed) -> Result<()> {
+    bed.freeze_agent(0)?;
+    let socket = bed.nodes[1].state_dir().join("agent.sock");
+    let mut waiting = Vec::new();
+    for _ in 0..40 {
+        let mut stream = UnixStream::connect(&socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(
+            b"{\"transfer\":{\"vip\":\"10.77.0.100\",\"to\":\"n3\",\"timeout_ms\":1500}}\n",
+        )?;
+        waiting.push(stream);
+    }
+    let mut answers = Vec::new();
+    for mut stream in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        answers.push(answer);
+    }
+    bed.thaw_agent(0)?;
+    let of = |kind: &str| {
+        let kind = format!("\"kind\":\"{kind}\"");
+        answers.iter().filter(|text| text.contains(&kind)).count()
+    };
+    ensure!((of("busy"), of("timeout")) == (8, 32), "{answers:?}");
+    wait::until_true("nothing to be asked for", SETTLED_WITHIN, || {
+        let n2 = member(bed, 0, "n2")?;
+        Ok(n2.pointer("/asks") == Some(&Value::Object(serde_json::Map::new())))
+    })?;
     bed.transfer(1, VIP, 0)?.good().map(drop)
 }
 

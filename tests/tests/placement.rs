@@ -167,6 +167,15 @@ fn one_group_moves_as_one_and_singles_fill_up_the_others() -> Result<()> {
             web.len(),
             singles.len()
         ));
+        // The emptiest takes the next, so they are apart by what moves as one at most.
+        let others: Vec<usize> = (0..spread.len())
+            .filter(|index| *index != old)
+            .map(|index| spread[index])
+            .collect();
+        ensure!(
+            others[0].abs_diff(others[1]) <= web.len(),
+            "uneven: {spread:?}"
+        );
         Ok(())
     })
 }

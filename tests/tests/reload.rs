@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use vip_tests::agent::AgentConfig;
 use vip_tests::bed::{BOTH, Bed, Setup, VIP, scenario};
 use vip_tests::failover::{SETTLED_WITHIN, epochs, never_two, unnoticed, up};
-use vip_tests::wait;
+use vip_tests::{gate, wait};
 
 const ALL: [usize; 3] = [0, 1, 2];
 const MORE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 101));
@@ -166,6 +166,13 @@ fn reload(bed: &Bed, index: usize, config: &AgentConfig) -> Result<String> {
 fn forgotten(bed: &Bed, index: usize, vip: IpAddr) -> Result<()> {
     let name = bed.nodes[index].name();
     wait::until_true(&format!("{name} to forget {vip}"), SETTLED_WITHIN, || {
-        Ok(bed.status(index)?.vip(vip).is_err() && !bed.nodes[index].has_address(vip)?)
-    })
+        let node = &bed.nodes[index];
+        Ok(bed.status(index)?.vip(vip).is_err()
+            && !node.has_address(vip)?
+            && !gate::gates(node)?.contains(&vip))
+    })?;
+    // Those that are left have theirs.
+    let gates = gate::gates(&bed.nodes[index])?;
+    ensure!(BOTH.iter().all(|vip| gates.contains(vip)), "{gates:?}");
+    Ok(())
 }
