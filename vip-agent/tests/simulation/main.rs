@@ -115,6 +115,8 @@ fn last_found_at(mutant: Mutant) -> u32 {
         Mutant::ReopensOnTheOldRevision => 2_780,
         Mutant::TtlAskedFor => 2_110,
         Mutant::ReopensAfterAHandOver => 540,
+        Mutant::DeadlineFromReceipt | Mutant::DeadlineFromNewestSend => 740,
+        Mutant::NoConfirmingRead => 125,
         Mutant::HandsOverWhateverIsThere => 3_020,
         _ => 0,
     }
