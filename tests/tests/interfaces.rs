@@ -47,6 +47,17 @@ fn a_port_that_leaves_its_bridge_serves() -> Result<()> {
             Ok(bed.status(0)?.waiting_for().contains("name br0"))
         })?;
         bed.nodes[0].netns().ip(&["link", "delete", "br0"])?;
+        wait::until_true(
+            "the port to be unfit without addresses",
+            SETTLED_WITHIN,
+            || {
+                Ok(bed
+                    .status(0)?
+                    .waiting_for()
+                    .contains("no IPv4 address of its own"))
+            },
+        )?;
+        put_addresses_on(bed, 0, "eth0")?;
         for vip in BOTH {
             bed.settled(vip, &[0], SETTLED_WITHIN)?;
         }
