@@ -105,7 +105,7 @@ fn a_take_over_is_announced_to_the_letter_and_a_frozen_owner_says_nothing_past_i
 #[test]
 fn a_client_whose_cache_held_the_old_owner_reaches_the_new_one_at_once() -> Result<()> {
     scenario("a client's cache", Setup::default(), |bed| {
-        let config = AgentConfig::of_both_families();
+        let config = AgentConfig::of_both_families().saying(&BOTH, "group: pair");
         let (first, probe) = up(bed, &config)?;
         let tap = bed.tap()?;
         bed.cluster.lead_elsewhere(first)?;
@@ -608,11 +608,11 @@ fn snoop(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// With a lease that outlasts a busy machine's pauses.
+/// With a lease that outlasts a busy machine's pauses, and both shared IPs at one node.
 fn of_both_families() -> AgentConfig {
     AgentConfig {
         ttl: "4s".to_owned(),
-        ..AgentConfig::of_both_families()
+        ..AgentConfig::of_both_families().saying(&BOTH, "group: pair")
     }
 }
 
