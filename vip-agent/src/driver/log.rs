@@ -86,6 +86,9 @@ pub(super) fn write(report: &Report, is_fenced: impl Fn(IpAddr) -> bool) {
                 "our name is taken by what this machine seems to have left; waiting for its lease to end"
             );
         }
+        Report::GivenUp { vips, why } => {
+            tracing::warn!(?vips, %why, "given up, and nobody else can take them: nobody serves them now");
+        }
         Report::HandOver {
             vips,
             to,

@@ -235,6 +235,13 @@ pub enum Report {
         /// How far it has come.
         progress: Progress,
     },
+    /// Shared IPs that move as one are given up, and nobody can take them.
+    GivenUp {
+        /// Which.
+        vips: Vec<IpAddr>,
+        /// Why.
+        why: Why,
+    },
     /// A machine that is no member claims a shared IP.
     Conflict {
         /// The shared IP.

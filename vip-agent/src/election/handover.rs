@@ -77,7 +77,7 @@ enum Decision {
     Stays,
     Goes(String, Why),
     /// Nobody takes it, and it goes all the same.
-    Lost,
+    Lost(Why),
 }
 
 impl HandOvers {
@@ -191,8 +191,11 @@ impl Election {
                 Decision::Stays => {
                     self.lost.remove(&id);
                 }
-                Decision::Lost => {
-                    self.lost.insert(id);
+                Decision::Lost(why) => {
+                    if self.lost.insert(id) {
+                        let vips = self.units.ips(id).to_vec();
+                        self.report(Report::GivenUp { vips, why });
+                    }
                 }
                 Decision::Goes(to, why) => {
                     self.lost.remove(&id);
@@ -267,7 +270,7 @@ impl Election {
             let first = || self.successors(id, placement).next();
             return match asked_to.filter(can).or_else(first) {
                 Some(to) => Decision::Goes(to.to_owned(), why),
-                None if else_lost => Decision::Lost,
+                None if else_lost => Decision::Lost(why),
                 None => Decision::Stays,
             };
         }

@@ -327,16 +327,20 @@ impl Election {
             return;
         };
         let (pending, sent) = (vip.pending.take(), vip.sent.take());
+        if let (Some(Pending::Transfer | Pending::Release), Outcome::Committed { revision }) =
+            (pending, &outcome)
+        {
+            self.out.push(Action::Note(History {
+                cluster_id: self.view.cluster_id,
+                revision: *revision,
+            }));
+        }
         match outcome {
             Outcome::Committed { revision } if revision < vip.revision => {}
+            // The watch was here first, and knows more of it: since when.
+            Outcome::Committed { revision } if vip.epoch() == revision => {}
             Outcome::Committed { revision } => {
                 vip.revision = revision;
-                if matches!(pending, Some(Pending::Transfer | Pending::Release)) {
-                    self.out.push(Action::Note(History {
-                        cluster_id: self.view.cluster_id,
-                        revision,
-                    }));
-                }
                 vip.key = match sent.filter(|_| pending.is_some()) {
                     Some((lease, record)) => Key::Held(Keyed {
                         lease,

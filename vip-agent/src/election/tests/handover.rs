@@ -721,3 +721,28 @@ fn a_configuration_leaves_the_hand_overs_of_others_alone() {
     let heir = rig.election.handovers.heir(units::UnitId(vip()));
     assert_eq!(heir, Some("n2"));
 }
+
+#[test]
+fn what_the_watch_told_of_a_hand_over_outlasts_its_answer() {
+    let mut rig = Rig::handing_over();
+    rig.revision += 1;
+    let revision = rig.revision;
+    let mut owner = owned_by("n2", OTHERS, revision);
+    owner.record.since = "2026-01-01T00:00:00Z".to_owned();
+    rig.watch(Change::OwnerPut(vip(), owner));
+    rig.tell(Event::Transferred(vip(), Outcome::Committed { revision }));
+    let since = rig.election.vips[&vip()]
+        .held()
+        .map(|held| held.record.since.clone());
+    assert_eq!(since.as_deref(), Some("2026-01-01T00:00:00Z"));
+}
+
+#[test]
+fn what_nobody_takes_is_told_once() {
+    let mut rig = Rig::owner();
+    rig.see_drained(NODE, true);
+    rig.pass(1);
+    let told = rig.did.iter();
+    let told = told.filter(|action| matches!(action, Action::Report(Report::GivenUp { .. })));
+    assert_eq!(told.count(), 1);
+}
