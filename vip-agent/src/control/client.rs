@@ -12,7 +12,7 @@ use super::{
     answer::{Error, ErrorKind, Line, Success},
     request::Request,
 };
-use crate::state::socket_in;
+use crate::{dataplane, state::socket_in};
 
 /// Longer than the agent's loop ever takes for one turn.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -108,7 +108,13 @@ fn no_agent(agent: &Agent, error: &io::Error) -> Error {
 
 fn what_to_do(agent: &Agent) -> String {
     let is_left = fs::read_dir(&agent.bpf_dir).is_ok_and(|mut pins| pins.next().is_some());
-    if is_left {
+    if dataplane::is_in_use(&agent.bpf_dir) {
+        format!(
+            "but one runs with bpf-dir {}: it has another state-dir than this one, which may have been changed in \
+             its configuration since it started; name its own with --state-dir",
+            agent.bpf_dir.display()
+        )
+    } else if is_left {
         format!(
             "its programs stand in bpf-dir {}, held for the next start or left by one that died, and \
              their gates are shut or soon will be: start it again, or take them away with \
@@ -158,6 +164,12 @@ mod tests {
         ] {
             assert!(left.contains(part), "{left}");
         }
+        // Whoever runs has it locked.
+        let directory = fs::File::open(bpf.path()).expect("it can be opened");
+        directory.lock().expect("nobody else has it");
+        let in_use = refusal();
+        assert!(in_use.contains("one runs with bpf-dir"), "{in_use}");
+        assert!(!in_use.contains("cleanup"), "{in_use}");
     }
 
     /// What comes of asking one that says these lines.

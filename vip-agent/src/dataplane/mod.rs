@@ -42,7 +42,7 @@ use vip_common::abi::{Counters, Event, GATE_ROUTER, Gate, MAX_VIPS, MemberMac, V
 pub use attach::{Attached, Attachment};
 pub use error::DataplaneError;
 pub use load::object;
-pub use pins::Leftovers;
+pub use pins::{Leftovers, is_in_use};
 pub use upkeep::Amiss;
 
 /// How an interface's frames are to be handled.

@@ -279,6 +279,11 @@ impl Drop for Made {
 }
 
 /// A directory can be locked like any file; its owner's end, whatever the manner, unlocks it.
+/// Whether an agent that runs has its pins there.
+pub fn is_in_use(root: &Path) -> bool {
+    matches!(lock(root), Err(DataplaneError::Busy { .. }))
+}
+
 fn lock(root: &Path) -> Result<Flock<File>, DataplaneError> {
     let directory = File::open(root).map_err(DataplaneError::io(root))?;
     let busy = || DataplaneError::Busy {
