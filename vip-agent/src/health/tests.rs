@@ -174,13 +174,11 @@ fn starts_keep_to_their_grid_however_long_a_run_takes() {
         ..http::check(&format!("http://127.0.0.1:{port}/"))
     }]);
     let start = || starts.recv_timeout(PATIENCE).expect("a start");
-    let (first, mut last) = (start(), start());
-    for _ in 2..20 {
-        last = start();
-    }
-    // 19 intervals. With the runs' time between them it would be 3.4 s.
-    let took = last - first;
-    assert!((interval * 18..interval * 31).contains(&took), "{took:?}");
+    let starts: Vec<Instant> = (0..20).map(|_| start()).collect();
+    // With a run's time between them none would be so short; a busy machine makes some longer.
+    let gaps = starts.windows(2).map(|pair| pair[1] - pair[0]);
+    let on_time = gaps.filter(|gap| *gap < interval * 3 / 2).count();
+    assert!(on_time >= 10, "{on_time} of 19");
 }
 
 #[test]
