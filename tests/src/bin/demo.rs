@@ -113,7 +113,8 @@ struct Scene {
 }
 
 fn acts(story: &Story, bed: &mut Bed) -> Result<Vec<Scene>> {
-    let config = AgentConfig::of_both_families();
+    // One service with two addresses: they go together.
+    let config = AgentConfig::of_both_families().saying(&BOTH, "group: service");
     story.heading("first claim");
     story.tell("agents start on n1, then on n2 and n3 (lease.ttl 2s)");
     let (owner, probe) = up(bed, &config)?;
