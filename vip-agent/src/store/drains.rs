@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use etcd_client::{Compare, CompareOp, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp, TxnOpResponse};
 use tokio::time::Instant;
 
-use super::{Shared, Store, StoreError, endpoints::Ask, records};
+use super::{Shared, Store, StoreError, endpoints::Ask, records, requests::revision_of};
 
 /// Drains nodes, and undrains them. Its clones do the same in the same cluster.
 #[derive(Clone)]
@@ -88,8 +88,4 @@ impl Shared {
             .filter(|found| is_so(Some(found)))
             .map_or(revision, |found| found.mod_revision()))
     }
-}
-
-fn revision_of(header: Option<&ResponseHeader>) -> i64 {
-    header.map_or(0, ResponseHeader::revision)
 }

@@ -6,11 +6,15 @@
 
 use std::{collections::BTreeMap, mem, net::IpAddr, rc::Rc};
 
-use etcd_client::{
-    Compare, CompareOp, PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
-};
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
 
-use super::{Shared, endpoints::Ask, keys::Keys, records, requests::unchanged, spawn};
+use super::{
+    Shared,
+    keys::Keys,
+    records,
+    requests::{revision_of, unchanged},
+    spawn,
+};
 use crate::election::{Event, LeaseId, Outcome, OwnerRecord, Version};
 
 /// Units in one request: beyond this few round trips are saved, and all of a request fails as one.
@@ -214,13 +218,7 @@ impl Shared {
     async fn change_owners(&self, batch: Batch) {
         let nested = batch.units.iter().map(|unit| TxnOp::txn(unit.txn()));
         let txn = Txn::new().and_then(nested.collect::<Vec<_>>());
-        let answer = self
-            .endpoints
-            .ask(Ask::Once, self.ttl / 2, async |_, mut client| {
-                client.txn(txn.clone()).await
-            })
-            .await;
-        let response = match answer {
+        let response = match self.commit(txn).await {
             Ok(response) => response,
             Err(error) => {
                 let outcome = self.doubt(error);
@@ -233,7 +231,7 @@ impl Shared {
             }
         };
         // Of all that was changed in it, and of what was looked at: none of it is changed by another.
-        let revision = response.header().map_or(0, ResponseHeader::revision);
+        let revision = revision_of(response.header());
         for (unit, response) in batch.units.iter().zip(response.op_responses()) {
             let TxnOpResponse::Txn(answer) = response else {
                 continue;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, GetOptions, KeyValue, PutOptions, ResponseHeader, Txn,
-    TxnOp, TxnOpResponse,
+    Client, Compare, CompareOp, Error, GetOptions, PutOptions, ResponseHeader, Txn, TxnOp,
+    TxnOpResponse, TxnResponse,
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     known::{Head, Known, News},
     records::{self, Entry},
 };
-use crate::election::{Event, Keyed, LeaseId, MemberRecord, Outcome, RoundId, Snapshot, Version};
+use crate::election::{Event, LeaseId, MemberRecord, Outcome, RoundId, Snapshot, Version};
 
 impl Shared {
     /// Reads everything. Returns whether that was answered.
@@ -47,13 +47,15 @@ impl Shared {
     ) {
         let key = self.keys.member(&record.node);
         let value = records::member_value(&record);
-        let put = TxnOp::put(
-            key.clone(),
-            value,
-            Some(PutOptions::new().with_lease(lease.0)),
-        );
-        let read = |kv: &KeyValue| records::member(kv);
-        let outcome = self.guarded(key, replacing, put, read).await;
+        let on_lease = PutOptions::new().with_lease(lease.0);
+        let txn = Txn::new()
+            .when(unchanged(&key, replacing))
+            .and_then([TxnOp::put(key.clone(), value, Some(on_lease))])
+            .or_else([TxnOp::get(key, None)]);
+        let outcome = match self.commit(txn).await {
+            Ok(response) => joined(&response),
+            Err(error) => self.doubt(error),
+        };
         self.tell(Event::Joined(outcome));
     }
 
@@ -109,42 +111,28 @@ impl Shared {
         ])
     }
 
-    /// `change` if the key is of version `expected` (`None`: there is no such key), else a look at
-    /// what stands there. Sent once: whether it was committed is not known if no answer comes.
-    async fn guarded<T>(
-        &self,
-        key: String,
-        expected: Option<Version>,
-        change: TxnOp,
-        read: impl Fn(&KeyValue) -> Option<Keyed<T>>,
-    ) -> Outcome<T> {
-        let txn = Txn::new()
-            .when(unchanged(&key, expected))
-            .and_then([change])
-            .or_else([TxnOp::get(key, None)]);
-        let answer = self
-            .endpoints
+    /// Sent once: whether it was committed is not known if no answer comes.
+    pub(super) async fn commit(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        self.endpoints
             .ask(Ask::Once, self.ttl / 2, async |_, mut client| {
                 client.txn(txn.clone()).await
             })
-            .await;
-        let response = match answer {
-            Ok(response) => response,
-            Err(error) => return self.doubt(error),
-        };
-        let revision = response.header().map_or(0, ResponseHeader::revision);
-        if response.succeeded() {
-            return Outcome::Committed { revision };
-        }
-        let current = response
-            .op_responses()
-            .into_iter()
-            .find_map(|response| match response {
-                TxnOpResponse::Get(found) => found.kvs().first().and_then(&read),
-                _ => None,
-            });
-        Outcome::Refused { current, revision }
+            .await
     }
+}
+
+/// What came of our member key, or what stands there instead.
+fn joined(response: &TxnResponse) -> Outcome<MemberRecord> {
+    let revision = revision_of(response.header());
+    if response.succeeded() {
+        return Outcome::Committed { revision };
+    }
+    let responses = response.op_responses();
+    let current = responses.iter().find_map(|response| match response {
+        TxnOpResponse::Get(found) => found.kvs().first().and_then(records::member),
+        _ => None,
+    });
+    Outcome::Refused { current, revision }
 }
 
 fn news<'a>(header: &ResponseHeader, responses: &'a [TxnOpResponse]) -> Option<News<'a>> {
@@ -164,13 +152,17 @@ fn news<'a>(header: &ResponseHeader, responses: &'a [TxnOpResponse]) -> Option<N
     })
 }
 
+pub(super) fn revision_of(header: Option<&ResponseHeader>) -> i64 {
+    header.map_or(0, ResponseHeader::revision)
+}
+
 /// Of an answer without a header the term is newer than any: it proves no renewal.
 fn head(header: Option<&ResponseHeader>) -> Head {
     Head {
         cluster_id: header.map_or(0, ResponseHeader::cluster_id),
         member_id: header.map_or(0, ResponseHeader::member_id),
         raft_term: header.map_or(u64::MAX, ResponseHeader::raft_term),
-        revision: header.map_or(0, ResponseHeader::revision),
+        revision: revision_of(header),
     }
 }
 
