@@ -169,16 +169,19 @@ mod tests {
 
     use super::*;
 
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    }
+
     /// What comes back to a client that does `talk`, from an agent that says of each request what it read, and
     /// how long that took.
     fn answered(talk: impl FnOnce(&mut Client) + Send + 'static) -> (String, Duration) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let socket = dir.path().join("agent.sock");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
+        runtime().block_on(async {
             let (sender, mut requests) = mpsc::channel::<Asked>(8);
             serve(&socket, sender).expect("the directory is writable");
             tokio::spawn(async move {
@@ -282,11 +285,7 @@ mod tests {
     fn who_leaves_is_noticed_and_who_only_ended_his_question_is_not_taken_for_gone() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let socket = dir.path().join("agent.sock");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
+        runtime().block_on(async {
             let (sender, mut requests) = mpsc::channel::<Asked>(8);
             serve(&socket, sender).expect("the directory is writable");
             let client = || {
