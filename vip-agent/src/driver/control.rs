@@ -12,7 +12,7 @@ use crate::{
     control::{
         Asked, Drained, Error, ErrorKind, LONGEST_WAIT, Reply, Request, Success, Transferred,
     },
-    election::{AskRefused, DrainRecord, Event, Exit, Obstacle, Passage, Progress, Report},
+    election::{AskRefused, DrainRecord, Event, Exit, Obstacle, Passage, Progress, Report, a_few},
     net,
 };
 
@@ -556,12 +556,7 @@ fn one((vips, why): &Stuck) -> String {
 }
 
 fn some(vips: &[IpAddr]) -> String {
-    const SHOWN: usize = 4;
-    let shown: Vec<String> = vips.iter().take(SHOWN).map(ToString::to_string).collect();
-    match vips.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
+    a_few(vips, 4)
 }
 
 fn busy() -> Error {

@@ -71,7 +71,7 @@ pub enum AskRefused {
     #[error("this node is no member at present, or has lost sight of etcd; see `vip-agent status`")]
     NotIn,
     /// It is none of the shared IPs of this node.
-    #[error("{vip} is no shared IP of this node; it has {}", list(known))]
+    #[error("{vip} is no shared IP of this node; it has {}", a_few(known, 5))]
     UnknownVip {
         /// What was asked for.
         vip: IpAddr,
@@ -223,10 +223,7 @@ impl Election {
             return Passage::NotNamed(names(&mut unnamed));
         }
         let member = self.view.members.get(to).map(|member| &member.record);
-        let is_ready = |vip: &IpAddr| {
-            let word = member.and_then(|record| record.ready.get(vip));
-            word.is_some_and(|word| word.epoch == self.vips[vip].epoch())
-        };
+        let is_ready = |vip: &IpAddr| member.is_some_and(|one| self.vips[vip].is_awaited_by(one));
         if elsewhere().all(|(vip, _)| is_ready(vip)) {
             Passage::NotGiven(names(&mut elsewhere()))
         } else {
@@ -297,7 +294,7 @@ impl Election {
 
     /// To whom a shared IP's owner is about to hand it, as its record says.
     pub fn successor(&self, vip: IpAddr) -> Option<&str> {
-        self.vips.get(&vip)?.held()?.record.successor.as_deref()
+        self.vips.get(&vip)?.successor()
     }
 
     fn unit(&self, vip: IpAddr) -> Result<&[IpAddr], AskRefused> {
@@ -378,11 +375,11 @@ impl Election {
     }
 }
 
-fn list(vips: &[IpAddr]) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<String> = vips.iter().take(SHOWN).map(ToString::to_string).collect();
-    match vips.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
+/// The first of them, and how many more there are.
+pub fn a_few(vips: &[IpAddr], shown: usize) -> String {
+    let first: Vec<String> = vips.iter().take(shown).map(ToString::to_string).collect();
+    match vips.len().saturating_sub(shown) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }

@@ -62,7 +62,7 @@ impl Election {
     }
 
     pub(super) fn forget_the_retired(&mut self) {
-        let lease = self.lease().map(|(id, ..)| id);
+        let lease = self.lease_id();
         let is_past = |vip: &Vip| vip.retired && vip.is_quiet() && !vip.is_on(lease);
         if !self.vips.values().any(is_past) {
             return;

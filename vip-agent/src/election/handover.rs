@@ -152,7 +152,7 @@ impl Election {
     /// What every member holds, as far as it is known.
     pub(super) fn placement(&self) -> Placement<'_> {
         let mut placement = Placement::new(&self.view.members, &self.view.drained);
-        let lease = self.lease().map(|(id, ..)| id);
+        let lease = self.lease_id();
         for (ip, lease) in &self.view.holders {
             if !self.vips.contains_key(ip) {
                 placement.count_on(*lease);
@@ -173,7 +173,7 @@ impl Election {
     /// Begins, goes on with, and ends hand-overs; says which units are given up to nobody.
     pub(super) fn advance_handovers(&mut self, ids: &[UnitId]) {
         self.forget_the_past();
-        let lease = self.lease().map(|(lease, ..)| lease);
+        let lease = self.lease_id();
         for id in ids {
             self.go_on(*id);
             if !self
@@ -321,7 +321,7 @@ impl Election {
 
     /// The owner of the first of a group that has one, if that is another member: the group meets there.
     fn where_the_rest_is(&self, id: UnitId) -> Option<&str> {
-        let lease = self.lease().map(|(lease, ..)| lease);
+        let lease = self.lease_id();
         let mut held = self
             .units
             .ips(id)
@@ -386,7 +386,7 @@ impl Election {
 
     /// Whether all of a unit that is ours is served, and no hand-over of it is under way.
     fn is_settled(&self, id: UnitId) -> bool {
-        let lease = self.lease().map(|(lease, ..)| lease);
+        let lease = self.lease_id();
         let vips = self.units.ips(id).iter().map(|ip| &self.vips[ip]);
         let mut ours = vips.filter(|vip| vip.is_on(lease)).peekable();
         ours.peek().is_some()
@@ -396,7 +396,7 @@ impl Election {
     }
 
     fn begin(&mut self, id: UnitId, to: String, why: Why) {
-        let lease = self.lease().map(|(lease, ..)| lease);
+        let lease = self.lease_id();
         let ips = self.units.ips(id).iter().copied();
         let part: Vec<IpAddr> = ips.filter(|ip| self.vips[ip].is_on(lease)).collect();
         for ip in &part {
@@ -434,7 +434,7 @@ impl Election {
         let Some(handover) = self.handovers.running.get(&id) else {
             return;
         };
-        let lease = self.lease().map(|(lease, ..)| lease);
+        let lease = self.lease_id();
         let part = handover.part.clone();
         let vips = || part.iter().filter_map(|ip| self.vips.get(ip));
         let is_served = |vip: &Vip| vip.is_on(lease) && vip.local == Local::Up;
@@ -480,14 +480,7 @@ impl Election {
         if let Some(ip) = handover.part.iter().find(|ip| !serves(ip)) {
             return its_own(format!("{to} cannot serve {ip} any more"));
         }
-        let is_named = |vip: &Vip| {
-            let named = vip.held().and_then(|held| held.record.successor.as_ref());
-            vip.pending.is_none() && named == Some(to)
-        };
-        let is_ready = |vip: &Vip| {
-            let word = member.record.ready.get(&vip.ip);
-            word.is_some_and(|word| word.epoch == vip.epoch())
-        };
+        let is_named = |vip: &Vip| vip.pending.is_none() && vip.successor() == Some(to);
         if !vips().all(is_named) {
             let is_late = self.now >= handover.by;
             return if is_late {
@@ -496,7 +489,7 @@ impl Election {
                 Ok(false)
             };
         }
-        if vips().all(is_ready) {
+        if vips().all(|vip| vip.is_awaited_by(&member.record)) {
             return Ok(self.is_lease_good());
         }
         if self.now >= handover.by {
@@ -546,7 +539,7 @@ impl Election {
 
     /// The transaction was answered, or its fate is not known.
     fn judge_handover(&mut self, id: UnitId) {
-        let lease = self.lease().map(|(lease, ..)| lease);
+        let lease = self.lease_id();
         let Some(handover) = self.handovers.running.get(&id) else {
             return;
         };

@@ -112,7 +112,7 @@ impl Election {
         &mut self,
         owners: impl Iterator<Item = (&'a IpAddr, &'a Keyed<OwnerRecord>)>,
     ) {
-        let lease = self.lease().map(|(id, ..)| id);
+        let lease = self.lease_id();
         for (vip, held) in owners {
             if Some(held.lease) == lease && !self.vips.contains_key(vip) {
                 self.out.push(Action::Release {
@@ -264,7 +264,7 @@ impl Election {
     }
 
     fn take_turns(&mut self, turns: Vec<(UnitId, Duration)>) {
-        let lease = self.lease().map(|(id, ..)| id);
+        let lease = self.lease_id();
         for (id, turn) in turns {
             // Who has a part of it takes the rest.
             let has_part = self
@@ -319,7 +319,7 @@ impl Election {
     pub(super) fn take_in_outcome(&mut self, ip: IpAddr, outcome: Outcome<OwnerRecord>) {
         self.view.saw(outcome.revision().unwrap_or(0));
         let longest = self.ttl();
-        let lease = self.lease().map(|(id, ..)| id);
+        let lease = self.lease_id();
         let Some(vip) = self.vips.get_mut(&ip) else {
             if let Outcome::Unknown(_) = outcome {
                 self.view.lose_watch(self.now);

@@ -342,7 +342,7 @@ impl Election {
             .members
             .get(&self.settings.node)
             .map(|member| member.lease);
-        if self.is_joined() && standing != self.lease().map(|(id, ..)| id) {
+        if self.is_joined() && standing != self.lease_id() {
             self.forget_member_key();
         }
     }
@@ -414,7 +414,7 @@ impl Election {
         let mut ready = BTreeMap::new();
         for id in units {
             let vips = || self.units.ips(*id).iter().map(|ip| &self.vips[ip]);
-            if !vips().any(Vip::names_a_successor) {
+            if !vips().any(|vip| vip.successor().is_some()) {
                 continue;
             }
             let around = self.surroundings(&record, *id, self.is_candidate(*id));

@@ -47,7 +47,7 @@ use std::{
 };
 
 pub use action::{Action, Exit, Gate, Progress, Report, Response, Role, Why};
-pub use cluster::{AskRefused, Candidate, Obstacle, OwnerView, Passage, Passing, UnitView};
+pub use cluster::{AskRefused, Candidate, Obstacle, OwnerView, Passage, Passing, UnitView, a_few};
 pub use conflict::DEFEND_INTERVAL;
 pub use event::{Change, Event, Fitness, Outcome, RoundId, Snapshot, Stop};
 pub use record::{
@@ -287,6 +287,10 @@ impl Election {
             Membership::Out { .. } => None,
             Membership::In { lease, .. } => Some((lease.id, lease.ttl, lease.deadline)),
         }
+    }
+
+    fn lease_id(&self) -> Option<LeaseId> {
+        self.lease().map(|(id, ..)| id)
     }
 
     /// Whether our member key is written.

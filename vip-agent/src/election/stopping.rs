@@ -22,7 +22,7 @@ impl Election {
     }
 
     pub(super) fn finish_stop(&mut self) {
-        let lease = self.lease().map(|(id, ..)| id);
+        let lease = self.lease_id();
         let quiet = self
             .vips
             .values()

@@ -8,7 +8,7 @@ use super::{
     conflict::{Conduct, Conflict},
     event::Fitness,
     probing::Probe,
-    record::{Keyed, LeaseId, Mac, OwnerRecord, Readiness, Version},
+    record::{Keyed, LeaseId, Mac, MemberRecord, OwnerRecord, Readiness, Version},
     time::BootInstant,
     vacancy::Vacancy,
 };
@@ -194,9 +194,15 @@ impl Vip {
         self.held().map(|held| held.record.node.as_str())
     }
 
-    pub fn names_a_successor(&self) -> bool {
-        self.held()
-            .is_some_and(|held| held.record.successor.is_some())
+    /// To whom its owner means to hand it.
+    pub fn successor(&self) -> Option<&str> {
+        self.held()?.record.successor.as_deref()
+    }
+
+    /// Whether this member has said that it can take it now: of its key as it is, and not as it was.
+    pub fn is_awaited_by(&self, member: &MemberRecord) -> bool {
+        let word = member.ready.get(&self.ip);
+        word.is_some_and(|word| word.epoch == self.epoch())
     }
 
     pub fn is_being_claimed(&self) -> bool {
@@ -220,8 +226,7 @@ impl Vip {
 
     /// Whether another owns it and means to hand it to us, and we mean to take it.
     fn is_heir(&self, around: &Surroundings<'_>) -> bool {
-        let named = self.held().and_then(|held| held.record.successor.as_ref());
-        named == Some(&around.record.node)
+        self.successor() == Some(&around.record.node)
             && !self.is_on(around.lease.map(|(id, _)| id))
             && around.is_candidate
             && around.now >= self.claim_at()
